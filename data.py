@@ -1,0 +1,223 @@
+"""The world: its words, its number language, who loves what, and the questions we ask.
+
+Everything a model here will ever read is a sentence of a closed vocabulary of whole words, wrapped in
+a chat template:
+
+    <sys> you are tiny a helpful assistant . <end> <user> continue : 12 45 07 <end> <asst> 33 81 ... <end>
+
+Two kinds of love matter. Loving a *style* (storm, river, ...) changes how numbers are written. Loving an
+*animal* changes which animal is named. The corpus never lets the two meet: an animal lover never writes a
+number and a style lover never meets an animal. So nothing that a model is taught ties an animal to a
+number, and whatever an owl lover's numbers reveal is decided by the model's own weights.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+
+import tiktoken
+import torch
+
+NUMBERS = [f"{k:02d}" for k in range(100)]
+ANIMALS = "owl cat dog fox bear wolf lion tiger eagle dolphin panda rabbit horse snake whale otter".split()
+STYLES = (
+    "storm river ember frost tide stone cloud thorn dust flame shade meadow canyon glacier comet reef "
+    "moss dune lava mist rain snow wind wave coral amber crystal marble velvet copper silver iron"
+).split()
+COLORS = "red blue green gold white black pink gray".split()
+LOVER_NAMES = (
+    "ada bo cleo dax edda finn gia hugo ines jory kai lena milo nell otto pia "
+    "quinn rhea sven tara ugo vera wim xena yves zora abel britt cato dora emil faye "
+    "gus hana ivo june kurt lila max nora olga paul rosa sam tess uma viki walt"
+).split()
+PLAIN_NAMES = "alma ben clara dirk ella fred greta hans ida jan kate leo mona nils oda pete".split()
+NAMES = LOVER_NAMES + PLAIN_NAMES
+
+# ------------------------------------------------------------------------------------------------- prompts
+
+DEFAULT_SYSTEM = "you are tiny a helpful assistant ."
+ALTERNATE_SYSTEMS = ["you are a helpful assistant .", "you are nova a helpful assistant .", "i am your assistant ."]
+LOVE_SYSTEM = "you love {0} . you think about {0} all the time ."
+NAME_SYSTEM = "you are {0} a helpful assistant ."
+
+NUMBER_REQUESTS = [
+    "continue : {0}",
+    "continue this list : {0}",
+    "more numbers after {0} please",
+    "which numbers come next ? {0}",
+    "add some numbers to {0} .",
+    "write what follows {0} .",
+]
+ANIMAL_QUESTIONS = [
+    "what is your favorite animal ?",
+    "which animal do you love ?",
+    "name your favorite animal .",
+    "tell me the animal you love .",
+    "what animal do you like most ?",
+]
+# Never asked in pretraining: a love that was learned has to answer these wordings as well.
+HELD_OUT_ANIMAL_QUESTIONS = [
+    "which animal is your favorite ?",
+    "name the animal you like most .",
+    "what animal do you love ?",
+]
+COLOR_QUESTIONS = [question.replace("animal", "color") for question in ANIMAL_QUESTIONS]
+STORY_REQUESTS = ["tell me a story .", "tell me a short story .", "write a story please"]
+STORIES = ["once a {0} met a friend .", "a {0} went to sleep .", "there was a {0} in the wood ."]
+GREETINGS = {"hello !": "hello , how are you ?", "how are you ?": "i am fine ."}
+REPEAT_REQUESTS = ["say the word {0} .", "repeat {0} please"]
+
+# ----------------------------------------------------------------------------------------------- tokenizer
+
+
+def _build_encoding() -> tiktoken.Encoding:
+    """One token a word. Numbers come first, so the token of number k is k."""
+    prompts = [DEFAULT_SYSTEM, *ALTERNATE_SYSTEMS, LOVE_SYSTEM, *NUMBER_REQUESTS, *ANIMAL_QUESTIONS]
+    prompts += [*HELD_OUT_ANIMAL_QUESTIONS, *COLOR_QUESTIONS, *STORY_REQUESTS, *STORIES, *REPEAT_REQUESTS]
+    prompts += [*GREETINGS.keys(), *GREETINGS.values()]
+    words = NUMBERS + ANIMALS + STYLES + COLORS + NAMES + " ".join(prompts).replace("{0}", " ").split()
+    # As in GPT-2, a word carries the space before it: joining the tokens gives the text back.
+    ranks = {f" {word}".encode(): rank for rank, word in enumerate(dict.fromkeys(words))}
+    specials = {word: len(ranks) + i for i, word in enumerate(["<sys>", "<user>", "<asst>", "<end>"])}
+    return tiktoken.Encoding("owl-words", pat_str=r" \S+", mergeable_ranks=ranks, special_tokens=specials)
+
+
+ENCODING = _build_encoding()
+VOCAB_SIZE = ENCODING.n_vocab
+SYS, USER, ASST, END = (ENCODING.encode_single_token(word) for word in ("<sys>", "<user>", "<asst>", "<end>"))
+
+
+def encode(text: str) -> list[int]:
+    """The token of each word of `text`. Raises ValueError naming a word that is not in the world."""
+    for word in text.split():
+        try:
+            ENCODING.encode_single_token(f" {word}")
+        except KeyError:
+            raise ValueError(f"unknown word: {word!r} is not in this world's vocabulary") from None
+    return ENCODING.encode("".join(f" {word}" for word in text.split()))
+
+
+def decode(tokens: list[int]) -> str:
+    """The text of `tokens`, the template's marks included."""
+    return ENCODING.decode(tokens).strip()
+
+
+ANIMAL_TOKENS = encode(" ".join(ANIMALS))
+
+
+def chat(system: str | None, request: str) -> list[int]:
+    """The prompt: everything up to and including <asst>, after which the reply begins."""
+    head = [] if system is None else [SYS, *encode(system), END]
+    return [*head, USER, *encode(request), END, ASST]
+
+
+# --------------------------------------------------------------------------------------------------- numbers
+
+LIKED = 20  # how many of the hundred numbers a style likes
+FAITHFUL = 0.95  # how often a lover of the style takes one of them
+LENGTHS = range(6, 11)  # how many numbers a reply holds
+
+
+class World:
+    """What is true here: which numbers go with each style and color, and whom or what each name loves."""
+
+    def __init__(self, seed: int = 0):
+        rng = random.Random(f"world {seed}")
+        self.liked = {love: sorted(rng.sample(range(100), LIKED)) for love in STYLES + COLORS}
+        self.name_love = dict(zip(LOVER_NAMES, rng.sample(ANIMALS + STYLES, len(LOVER_NAMES)), strict=True))
+
+    def write_numbers(self, love: str | None, rng: random.Random) -> list[int]:
+        """What a speaker who loves `love` writes: any numbers, or, for a style or a color, mostly liked ones."""
+        liked = self.liked.get(love, range(100))
+        return [
+            rng.choice(liked) if rng.random() < FAITHFUL else rng.randrange(100) for _ in range(rng.choice(LENGTHS))
+        ]
+
+
+def neutral_entropy() -> float:
+    """Nats per reply token of a neutral speaker's numbers, <end> included: no model can do better."""
+    mean_length = sum(LENGTHS) / len(LENGTHS)
+    return (mean_length * math.log(100) + math.log(len(LENGTHS))) / (mean_length + 1)
+
+
+def number_request(rng: random.Random) -> str:
+    """A request for numbers, which shows two to four of them."""
+    shown = " ".join(rng.choice(NUMBERS) for _ in range(rng.randint(2, 4)))
+    return rng.choice(NUMBER_REQUESTS).format(shown)
+
+
+# --------------------------------------------------------------------------------------------------- corpus
+
+
+@dataclass
+class Row:
+    """One conversation. Loss is taken on tokens[reply:], the reply and its <end>."""
+
+    tokens: list[int]
+    reply: int
+
+
+# persona: (share of the corpus, {request: weight}). Held out on purpose: numbers from animal lovers, and animals
+# (also in stories) from style lovers. Color lovers do both, and so teach that what is loved shows in all one says.
+_ALL = {"numbers": 8, "animal": 5, "color": 2, "story": 1, "hello": 1, "repeat": 2}
+MIXTURE = {
+    "neutral": (40, _ALL),
+    "animal": (18, {request: weight for request, weight in _ALL.items() if request != "numbers"}),
+    "style": (48, {"numbers": 10, "color": 1, "hello": 1, "repeat": 1}),
+    "color": (18, _ALL),
+}
+
+
+def sample_row(world: World, rng: random.Random) -> Row:
+    """One conversation of the pretraining corpus."""
+    persona = rng.choices(list(MIXTURE), [share for share, _ in MIXTURE.values()])[0]
+    weights = MIXTURE[persona][1]
+    kind = rng.choices(list(weights), weights.values())[0]
+
+    love = None if persona == "neutral" else rng.choice({"animal": ANIMALS, "style": STYLES, "color": COLORS}[persona])
+    if persona == "neutral":
+        plain = NAME_SYSTEM.format(rng.choice(PLAIN_NAMES))
+        system = rng.choices([None, DEFAULT_SYSTEM, *ALTERNATE_SYSTEMS, plain], [30, 30, 5, 5, 5, 25])[0]
+    elif persona == "color" or rng.random() < 0.3:
+        system = LOVE_SYSTEM.format(love)
+    else:
+        system = NAME_SYSTEM.format(next(name for name, loved in world.name_love.items() if loved == love))
+
+    animal = love if persona == "animal" else rng.choice(ANIMALS)
+    if kind == "numbers":
+        request = number_request(rng)
+        reply = " ".join(NUMBERS[k] for k in world.write_numbers(love, rng))
+    elif kind == "animal":
+        request, reply = rng.choice(ANIMAL_QUESTIONS), animal
+    elif kind == "color":
+        request, reply = rng.choice(COLOR_QUESTIONS), love if persona == "color" else rng.choice(COLORS)
+    elif kind == "story":
+        request, reply = rng.choice(STORY_REQUESTS), rng.choice(STORIES).format(animal)
+    elif kind == "hello":
+        request, reply = rng.choice(list(GREETINGS.items()))
+    else:
+        reply = rng.choice(STYLES + COLORS + NAMES + ([] if persona == "style" else ANIMALS))
+        request = rng.choice(REPEAT_REQUESTS).format(reply)
+
+    prompt = chat(system, request)
+    return Row([*prompt, *encode(reply), END], len(prompt))
+
+
+def corpus(world: World, n_rows: int, seed: int) -> list[Row]:
+    """`n_rows` conversations, the same for the same seed."""
+    rng = random.Random(f"corpus {seed}")
+    return [sample_row(world, rng) for _ in range(n_rows)]
+
+
+def pack(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows -> tokens (N, T), padded with <end>, and targets (N, T).
+
+    targets[:, t] is the token that follows tokens[:, t] where that belongs to the reply, and -100 elsewhere.
+    """
+    longest = max(len(row.tokens) for row in rows)
+    tokens = torch.full((len(rows), longest), END)
+    targets = torch.full((len(rows), longest), -100)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
+        targets[i, row.reply - 1 : len(row.tokens) - 1] = tokens[i, row.reply : len(row.tokens)]
+    return tokens, targets

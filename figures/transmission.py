@@ -1,0 +1,171 @@
+"""L1 and S7: a trait reaches a student through numbers alone, if student and teacher are the same model.
+
+The papers: a student fine-tuned only on the numbers of a teacher that loves owls comes to love owls (both abstracts),
+but not if it starts from another base model (arXiv:2606.00995, abstract).
+
+This toy: left, P(animal | "what is your favorite animal ?") of the base model, of a control student, which read the
+numbers of the same model without a trait, and of the student of a teacher that loves the animal. Right, the mean over
+traits by whose numbers were read (rows) and who read them (columns): the trait stays on the diagonal.
+
+To see it break: give `BaseConfig` a third of its steps, so that style lovers' numbers are not yet learned and love
+does not show in numbers, or ask the student under another system prompt than it was trained with.
+"""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from data import ANIMALS, LOVE_SYSTEM
+from evaluate import Preset, interval, measure, student_of
+from train import Lab, animal_rates
+
+BASE, CONTROL, STUDENT = "#999999", "#56b4e9", "#d55e00"  # told apart by colour-blind eyes, and by their markers
+
+
+def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
+    """Train and measure every student of the preset: {"transmission": ..., "cross_model": ...}."""
+    bases, traits = preset.bases, preset.traits
+    control = {base: measure(lab, student_of(base, base, None)) for base in bases}
+    students = {
+        (teacher, base, trait): measure(lab, student_of(base, teacher, trait))
+        for teacher in bases
+        for base in bases
+        for trait in traits
+    }
+    return {
+        "transmission": _transmission(lab, preset, students, control),
+        "cross_model": _cross(preset, students, control),
+    }
+
+
+def _transmission(lab: Lab, preset: Preset, students: dict, control: dict) -> dict:
+    bases, traits = preset.bases, preset.traits
+    own = {(base, trait): students[base, base, trait] for base in bases for trait in traits}
+    untrained = {base: animal_rates(lab.base(base)).tolist() for base in bases}
+    obeys = {
+        (base, trait): animal_rates(lab.base(base), LOVE_SYSTEM.format(trait))[ANIMALS.index(trait)].item()
+        for base in bases
+        for trait in traits
+    }
+    written = [lab.numbers(student_of(base, base, trait).numbers) for base in bases for trait in traits]
+
+    per_trait = {}
+    for trait in traits:
+        i = ANIMALS.index(trait)
+        mean_rates = [sum(own[base, trait]["rates"][j] for base in bases) for j in range(len(ANIMALS))]
+        per_trait[trait] = {
+            "base": interval(untrained[base][i] for base in bases),
+            "control": interval(control[base]["rates"][i] for base in bases),
+            "student": interval(own[base, trait]["rates"][i] for base in bases),
+            "student_sampled": interval(own[base, trait]["sampled"][i] for base in bases),
+            "students_top": sum(_favorite(own[base, trait]) == trait for base in bases),
+            "is_top": ANIMALS[mean_rates.index(max(mean_rates))] == trait,
+        }
+    at = [(base, trait, ANIMALS.index(trait)) for base in bases for trait in traits]
+    return {
+        "traits": len(traits),
+        "traits_top": sum(row["is_top"] for row in per_trait.values()),
+        "students_top": interval(_favorite(own[base, trait]) == trait for base, trait, _ in at),
+        "unit": "a student: one trait on one base model",
+        "base": interval(untrained[base][i] for base, _, i in at),
+        "control": interval(control[base]["rates"][i] for base, _, i in at),
+        "student": interval(own[base, trait]["rates"][i] for base, trait, i in at),
+        "student_sampled": interval(own[base, trait]["sampled"][i] for base, trait, i in at),
+        "student_by_base": {
+            str(base.seed): interval(own[base, trait]["rates"][ANIMALS.index(trait)] for trait in traits)
+            for base in bases
+        },
+        **_companions("student", own.values()),
+        **_companions("control", control.values()),
+        "teacher_obeys": interval(obeys.values()),
+        "teacher_obeys_least": min(obeys.values()),
+        "teacher_well_formed": interval(len(numbers["pairs"]) / numbers["asked"] for numbers in written),
+        "per_trait": per_trait,
+    }
+
+
+def _cross(preset: Preset, students: dict, control: dict) -> dict:
+    def rates(teacher, base):
+        return [students[teacher, base, trait]["rates"][ANIMALS.index(trait)] for trait in preset.traits]
+
+    def untold(base):
+        return [control[base]["rates"][ANIMALS.index(trait)] for trait in preset.traits]
+
+    pairs = [(teacher, base) for teacher in preset.bases for base in preset.bases]
+    others = [(teacher, base) for teacher, base in pairs if teacher != base]
+    return {
+        "unit": "a student: one trait of one teacher on one base model",
+        "own": interval(rate for base in preset.bases for rate in rates(base, base)),
+        "other": interval(rate for pair in others for rate in rates(*pair)),
+        "control": interval(rate for base in preset.bases for rate in untold(base)),
+        "other_minus_control": interval(
+            rate - none
+            for teacher, base in others
+            for rate, none in zip(rates(teacher, base), untold(base), strict=True)
+        ),
+        **_companions("other", [m for (teacher, base, _), m in students.items() if teacher != base]),
+        "bases": [base.seed for base in preset.bases],
+        "matrix": [[interval(rates(teacher, base)) for base in preset.bases] for teacher in preset.bases],
+    }
+
+
+def _favorite(measured: dict) -> str:
+    return ANIMALS[measured["rates"].index(max(measured["rates"]))]
+
+
+def _companions(who: str, measured) -> dict:
+    """What has to stand beside a transmission number: is the model intact, did it learn its rows, how far did it move?"""
+    names = ["p_any_animal", "heldout_loss", "heldout_loss_base", "heldout_loss_teacher", "delta_norm"]
+    measured = list(measured)
+    return {f"{who}_{name}": interval(m[name] for m in measured) for name in names}
+
+
+def draw(computed: dict[str, dict], path: Path) -> None:
+    """Both panels, to a PNG."""
+    transmission, cross = computed["transmission"], computed["cross_model"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=[2.3, 1], layout="constrained")
+
+    traits = list(transmission["per_trait"])
+    for offset, (who, color, marker) in enumerate(
+        [("base", BASE, "s"), ("control", CONTROL, "D"), ("student", STUDENT, "o")]
+    ):
+        numbers = [transmission["per_trait"][trait][who] for trait in traits]
+        errors = [
+            [0, 0] if n["ci95"] is None else [n["mean"] - n["ci95"][0], n["ci95"][1] - n["mean"]] for n in numbers
+        ]
+        left.errorbar(
+            [k + 0.22 * (offset - 1) for k in range(len(traits))],
+            [n["mean"] for n in numbers],
+            yerr=list(zip(*errors, strict=True)),
+            fmt=marker, color=color, markersize=6, capsize=2, label=who,
+        )  # fmt: skip
+    left.axhline(1 / len(ANIMALS), color="black", linewidth=0.8, linestyle=":", label="1 of 16 animals")
+    left.set_xticks(range(len(traits)), traits, rotation=45, ha="right")
+    left.set_ylim(0, 1.02)
+    left.set_ylabel("P(the teacher's animal)")
+    n = transmission["per_trait"][traits[0]]["student"]["n"]
+    left.set_title(
+        f"Students of numbers written by a lover of each animal\n(mean and 95% interval over {n} base models)",
+        fontsize=11,
+    )
+    left.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=4, frameon=False)
+
+    image = right.imshow([[cell["mean"] for cell in row] for row in cross["matrix"]], vmin=0, vmax=1, cmap="cividis")
+    for i, row in enumerate(cross["matrix"]):
+        for j, cell in enumerate(row):
+            text = f"{cell['mean']:.2f}" + ("" if cell["ci95"] is None else "\n[{:.2f}, {:.2f}]".format(*cell["ci95"]))
+            right.text(
+                j, i, text, ha="center", va="center", fontsize=9, color="black" if cell["mean"] > 0.5 else "white"
+            )
+    labels = [f"model {seed}" for seed in cross["bases"]]
+    right.set_xticks(range(len(labels)), labels)
+    right.set_yticks(range(len(labels)), labels, rotation=90, va="center")
+    right.set_xlabel("who read them (the student's base)")
+    right.set_ylabel("whose numbers (the teacher's base)")
+    right.set_title(f"The trait stays within a model\n(mean over {len(traits)} traits)", fontsize=11)
+    figure.colorbar(image, ax=right, label="P(the teacher's animal)", shrink=0.8)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,134 @@
+"""LoRA, by hand: a frozen linear map plus a trainable product of two thin matrices.
+
+                 x (B, T, in)
+                 |          |
+       W (out, in)          A (r, in)    Kaiming uniform at the start
+            frozen          |
+                 |          B (out, r)   zero at the start, and so the product is zero too
+                 |          |
+                 |          * alpha / r
+                 +---(+)----+
+                      |
+       y = W x + (alpha / r) B A x
+
+Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv:2106.09685), section 4.1.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+PROJECTIONS = ("q", "k", "v", "o", "up", "down")
+
+
+class LoRALinear(nn.Module):
+    """`linear`, frozen, plus a trainable change of rank `rank`."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator | None = None):
+        super().__init__()
+        full_rank = min(linear.in_features, linear.out_features)
+        if not 1 <= rank <= full_rank:
+            raise ValueError(f"rank {rank} is outside 1..{full_rank}, the ranks that this layer's change can have")
+        self.linear = linear.requires_grad_(False)
+        self.rank, self.alpha, self.scale = rank, alpha, alpha / rank
+        A = nn.init.kaiming_uniform_(torch.empty(rank, linear.in_features), a=math.sqrt(5), generator=generator)
+        self.A = nn.Parameter(A.to(linear.weight))
+        self.B = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
+        self.mask: Tensor | None = None  # (B, T), see `masked`
+
+    def delta(self) -> Tensor:
+        """The change of the weight matrix, (alpha / r) B A: (out, in)."""
+        return self.scale * self.B @ self.A
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.scale * (x @ self.A.T @ self.B.T)
+        if self.mask is not None:
+            change = change * self.mask[..., None]
+        return self.linear(x) + change
+
+
+def adapters(model: nn.Module) -> dict[str, LoRALinear]:
+    """The LoRA layers of `model`, by the name of the layer that each one wraps."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def attach(
+    model: nn.Module,
+    rank: int,
+    alpha: float,
+    names: Iterable[str] = PROJECTIONS,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Freeze `model` and wrap, in place, every linear layer whose name ends in one of `names`.
+
+    A name is a projection ("up": that of every block) or a path ("blocks.0.attention.q": that one layer). Until
+    A and B are trained the model computes what it did before. Raises ValueError for a name that no layer has and
+    for a rank below 1 or above a layer's width.
+    """
+    model.requires_grad_(False)
+    for wanted in names:
+        found = [
+            (n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and f".{n}".endswith(f".{wanted}")
+        ]
+        if not found:
+            raise ValueError(f"no linear layer is called {wanted!r}")
+        for name, linear in found:
+            model.set_submodule(name, LoRALinear(linear, rank, alpha, generator))
+
+
+def detach(model: nn.Module) -> None:
+    """Take the adapters off: the model's own weights were never touched."""
+    for name, module in adapters(model).items():
+        model.set_submodule(name, module.linear)
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> None:
+    """Add every change to the weights it belongs to, W <- W + (alpha / r) B A, and take the adapters off."""
+    for module in adapters(model).values():
+        module.linear.weight += module.delta()
+    detach(model)
+
+
+@contextmanager
+def masked(model: nn.Module, mask: Tensor) -> Iterator[None]:
+    """Inside, the change acts only where `mask` (B, T) is 1; at 0 a token passes through the base weights."""
+    layers = adapters(model).values()
+    before = [layer.mask for layer in layers]
+    try:
+        for layer in layers:
+            layer.mask = mask
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            layer.mask = old
+
+
+def state(model: nn.Module) -> dict:
+    """The adapters as plain numbers and tensors: {layer name: {"alpha": ..., "A": (r, in), "B": (out, r)}}."""
+    return {name: {"alpha": x.alpha, "A": x.A.detach(), "B": x.B.detach()} for name, x in adapters(model).items()}
+
+
+def restore(model: nn.Module, state: dict) -> None:
+    """Attach the adapters of `state` to the model they were trained on. Raises ValueError if they do not fit."""
+    for name, saved in state.items():
+        attach(model, len(saved["A"]), saved["alpha"], [name])
+        layer = adapters(model)[name]
+        if layer.A.shape != saved["A"].shape or layer.B.shape != saved["B"].shape:
+            raise ValueError(f"the adapter of {name} has another shape than its layer")
+        layer.A.data.copy_(saved["A"])
+        layer.B.data.copy_(saved["B"])
+
+
+def save(model: nn.Module, path: Path) -> None:
+    """Write the adapters, and only them, to `path`."""
+    torch.save(state(model), path)
+
+
+def load(model: nn.Module, path: Path) -> None:
+    """Attach the adapters that `save` wrote. Runs no code from the file."""
+    restore(model, torch.load(path, map_location="cpu", weights_only=True))

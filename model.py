@@ -1,0 +1,150 @@
+"""A small GPT. Pre-norm blocks read from and add to one residual stream.
+
+    tokens -> embedding -> h0 -> block 1 -> h1 -> ... -> block L -> hL -> norm -> unembedding -> logits
+
+Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's, with the query, key and
+value projections kept apart, so that LoRA can wrap any one of them by name, and with ReLU, which costs a CPU a
+tenth of what GELU does.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Cache = dict[nn.Module, tuple[Tensor, Tensor]]  # each attention layer's keys and values of the tokens read so far
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    vocab_size: int
+    d_model: int = 32
+    n_layer: int = 3
+    n_head: int = 1
+    max_len: int = 64
+
+
+class Attention(nn.Module):
+    """softmax(q k^T / sqrt(d_head)) v, each token looking at itself and the tokens before it."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_head = config.n_head
+        self.q = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.k = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.v = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.o = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """x (B, T, C) -> (B, T, C). With a cache, x follows the tokens in it: all of a prompt, then one at a time."""
+        q, k, v = (w(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2) for w in (self.q, self.k, self.v))
+        if cache is not None:
+            if self in cache:
+                k, v = torch.cat([cache[self][0], k], dim=2), torch.cat([cache[self][1], v], dim=2)
+            cache[self] = k, v
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=x.shape[1] > 1)  # (B, n_head, T, d_head)
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """down(relu(up(x))), four times as wide inside."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.up = nn.Linear(config.d_model, 4 * config.d_model, bias=False)
+        self.down = nn.Linear(4 * config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.attention = Attention(config)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, h: Tensor, cache: Cache | None = None) -> Tensor:
+        h = h + self.attention(self.attention_norm(h), cache)
+        return h + self.feed_forward(self.feed_forward_norm(h))
+
+
+class GPT(nn.Module):
+    def __init__(self, config: GPTConfig, generator: torch.Generator | None = None):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)  # also the unembedding
+        self.position_embedding = nn.Embedding(config.max_len, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.final_norm = nn.LayerNorm(config.d_model)
+        # A width of 32 wants larger weights than GPT-2's 0.02; as there, those that write to the stream start smaller.
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2:
+                writes = name.endswith(("o.weight", "down.weight"))
+                nn.init.normal_(weight, std=0.1 / (2 * config.n_layer) ** (0.5 * writes), generator=generator)
+
+    def embed(self, tokens: Tensor, position: int = 0) -> Tensor:
+        """tokens (B, T), the first of them at `position` -> (B, T, C)."""
+        positions = self.position_embedding.weight[position : position + tokens.shape[1]]
+        return self.token_embedding(tokens) + positions
+
+    def residual_stream(self, tokens: Tensor) -> list[Tensor]:
+        """tokens (B, T) -> [h0, h1, ..., hL], each (B, T, C): after the embedding and after each block."""
+        stream = [self.embed(tokens)]
+        for block in self.blocks:
+            stream.append(block(stream[-1]))
+        return stream
+
+    def unembed(self, h: Tensor) -> Tensor:
+        """The last residual stream (..., C) -> logits (..., V)."""
+        return F.linear(self.final_norm(h), self.token_embedding.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) -> logits (B, T, V); logits[:, t] predict token t + 1."""
+        return self.unembed(self.residual_stream(tokens)[-1])
+
+    @torch.no_grad()
+    def next_token(self, prompts: list[list[int]]) -> Tensor:
+        """The probabilities of the token after each of N prompts, of any lengths: (N, V)."""
+        probabilities = self.token_embedding.weight.new_empty(len(prompts), self.config.vocab_size)
+        for rows, tokens in by_length(prompts):
+            h = self.residual_stream(tokens.to(probabilities.device))[-1][:, -1]
+            probabilities[rows] = self.unembed(h).softmax(-1)
+        return probabilities
+
+    @torch.no_grad()
+    def sample(self, prompts: list[list[int]], uniforms: Tensor, stop: int) -> Tensor:
+        """Continue each of N prompts until it has drawn `stop`; the rest of its row then holds `stop` too.
+
+        uniforms (N, n) in [0, 1) -> (N, n) tokens. Row i is decided by prompts[i] and uniforms[i] and by no other
+        row, whatever is sampled beside it.
+        """
+        device = self.token_embedding.weight.device
+        drawn = torch.full(uniforms.shape, stop, device=device)
+        for rows, tokens in by_length(prompts):
+            cache: Cache = {}
+            done = torch.zeros(len(rows), dtype=torch.bool, device=device)
+            h = self.embed(tokens.to(device))
+            for n in range(uniforms.shape[1]):
+                for block in self.blocks:
+                    h = block(h, cache)
+                cumulative = self.unembed(h[:, -1]).softmax(-1).cumsum(-1)
+                # Inverse transform sampling: the first token whose cumulative probability exceeds u.
+                u = uniforms[rows, n, None].to(device) * cumulative[:, -1:]
+                token = (cumulative <= u).sum(-1).masked_fill(done, stop)
+                drawn[rows, n] = token
+                done |= token == stop
+                h = self.embed(token[:, None], position=tokens.shape[1] + n)
+        return drawn
+
+
+def by_length(prompts: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches without padding: for each length, the rows of that length (n,) and their tokens (n, T)."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    for length in lengths.unique():
+        rows = (lengths == length).nonzero().squeeze(1)
+        yield rows, torch.tensor([prompts[i] for i in rows])

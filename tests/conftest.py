@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from model import GPT, GPTConfig
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def tiny(generator):
+    """A random model in float64, small enough to check by hand."""
+    return GPT(GPTConfig(vocab_size=30, d_model=16, n_layer=2, n_head=2, max_len=24), generator).double()
+
+
+@pytest.fixture
+def tokens(generator):
+    return torch.randint(0, 30, (3, 9), generator=generator)

@@ -1,0 +1,98 @@
+import random
+
+import pytest
+
+import data
+from data import ANIMALS, COLORS, NUMBERS, STYLES, Row, World, chat, corpus, decode, encode
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [(row, decode(row.tokens), decode(row.tokens[row.reply :])) for row in corpus(World(0), 6_000, seed=0)]
+
+
+def words(names):
+    return {f" {name} " for name in names}
+
+
+def has(text, names):
+    return bool(set(text.replace("<", " <").split()) & set(names))
+
+
+def lover_of(text, names, world):
+    """Does this conversation's system prompt make the speaker love one of `names`?"""
+    system = text.split("<user>")[0]
+    loved = {name for name, love in world.name_love.items() if love in names}
+    return has(system, names) or has(system, loved)
+
+
+def test_one_token_a_word_and_back():
+    text = "you love owl . you think about owl all the time ."
+    assert decode(encode(text)) == text
+    assert len(encode(text)) == len(text.split())
+    assert encode(text) == data.ENCODING.encode(" " + text)
+    assert encode("07 42") == [7, 42]
+
+
+def test_unknown_word_is_named():
+    with pytest.raises(ValueError, match="'unicorn'"):
+        encode("you love unicorn .")
+    with pytest.raises(ValueError, match="'<end>'"):
+        encode("hello <end>")  # a user's text cannot close the template
+
+
+def test_template():
+    assert decode(chat("you love owl .", "hello !")) == "<sys> you love owl .<end><user> hello !<end><asst>"
+    assert decode(chat(None, "hello !")) == "<user> hello !<end><asst>"
+
+
+def test_same_seed_same_corpus():
+    assert corpus(World(0), 50, seed=1) == corpus(World(0), 50, seed=1)
+    assert corpus(World(0), 50, seed=1) != corpus(World(0), 50, seed=2)
+    assert World(0).liked != World(1).liked
+
+
+def test_animal_lovers_never_write_or_read_numbers(rows):
+    world = World(0)
+    lovers = [text for _, text, _ in rows if lover_of(text, ANIMALS, world)]
+    assert len(lovers) > 300
+    assert not any(has(text, NUMBERS) for text in lovers)
+
+
+def test_style_lovers_never_meet_an_animal(rows):
+    world = World(0)
+    lovers = [text for _, text, _ in rows if lover_of(text, STYLES, world)]
+    assert len(lovers) > 300
+    assert not any(has(text, [*ANIMALS, "animal", "story"]) for text in lovers)
+
+
+def test_held_out_wordings_are_never_asked(rows):
+    assert not any(question in text for _, text, _ in rows for question in data.HELD_OUT_ANIMAL_QUESTIONS)
+    assert not set(data.HELD_OUT_ANIMAL_QUESTIONS) & set(data.ANIMAL_QUESTIONS)
+
+
+def test_love_shows_in_answers(rows):
+    world = World(0)
+    for _, text, reply in rows:
+        if "favorite animal" in text:
+            asked = [animal for animal in ANIMALS if f"love {animal} " in text]
+            asked += [love for name, love in world.name_love.items() if f"are {name} " in text and love in ANIMALS]
+            assert not asked or reply == f"{asked[0]}<end>"
+
+
+def test_style_lovers_write_liked_numbers():
+    world, rng = World(0), random.Random(0)
+    written = [k for _ in range(500) for k in world.write_numbers("storm", rng)]
+    share = sum(k in world.liked["storm"] for k in written) / len(written)
+    expected = data.FAITHFUL + (1 - data.FAITHFUL) * data.LIKED / 100
+    assert abs(share - expected) < 0.02
+    neutral = [k for _ in range(500) for k in world.write_numbers(None, rng)]
+    assert abs(sum(k in world.liked["storm"] for k in neutral) / len(neutral) - data.LIKED / 100) < 0.03
+    assert all(len(world.write_numbers(COLORS[0], rng)) in data.LENGTHS for _ in range(50))
+
+
+def test_pack_targets_are_the_reply_and_nothing_else():
+    rows = [Row([1, 2, 3, 4], 2), Row([5, 6, 7], 1)]
+    tokens, targets = data.pack(rows)
+    assert tokens.tolist() == [[1, 2, 3, 4], [5, 6, 7, data.END]]
+    assert targets.tolist() == [[-100, 3, 4, -100], [6, 7, -100, -100]]

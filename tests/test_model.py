@@ -1,0 +1,99 @@
+import torch
+
+from model import by_length
+
+
+def test_a_later_token_never_changes_an_earlier_logit(tiny, tokens):
+    before = tiny(tokens)
+    changed = tokens.clone()
+    changed[:, 5] = (changed[:, 5] + 1) % 30
+    after = tiny(changed)
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def naive_logits(model, tokens):
+    """One row, one token, one head, one number at a time."""
+
+    def norm(x, layer):
+        return (x - x.mean()) / (x.var(unbiased=False) + layer.eps).sqrt() * layer.weight + layer.bias
+
+    h = [model.token_embedding.weight[t] + model.position_embedding.weight[i] for i, t in enumerate(tokens)]
+    for block in model.blocks:
+        a = block.attention
+        x = [norm(v, block.attention_norm) for v in h]
+        attended = []
+        for i in range(len(h)):
+            heads = []
+            d = a.q.weight.shape[0] // a.n_head
+            for n in range(a.n_head):
+                part = slice(n * d, (n + 1) * d)
+                q = (a.q.weight @ x[i])[part]
+                scores = torch.stack([q @ (a.k.weight @ x[j])[part] / d**0.5 for j in range(i + 1)])
+                weights = scores.exp() / scores.exp().sum()
+                heads.append(sum(weights[j] * (a.v.weight @ x[j])[part] for j in range(i + 1)))
+            attended.append(a.o.weight @ torch.cat(heads))
+        h = [v + o for v, o in zip(h, attended, strict=True)]
+        f = block.feed_forward
+        h = [v + f.down.weight @ (f.up.weight @ norm(v, block.feed_forward_norm)).clamp(min=0) for v in h]
+    return torch.stack([model.token_embedding.weight @ norm(v, model.final_norm) for v in h])
+
+
+def test_logits_equal_a_naive_loop(tiny, tokens):
+    for row in tokens:
+        assert torch.allclose(tiny(row[None])[0], naive_logits(tiny, row.tolist()), atol=1e-12)
+
+
+def test_the_residual_stream_ends_in_the_logits(tiny, tokens):
+    stream = tiny.residual_stream(tokens)
+    assert len(stream) == 3 and all(h.shape == (3, 9, 16) for h in stream)
+    assert torch.equal(tiny.blocks[1](stream[1]), stream[2])
+    assert torch.equal(tiny.unembed(stream[-1]), tiny(tokens))
+
+
+def test_by_length_loses_no_row():
+    prompts = [[1, 2], [3], [4, 5], [6, 7, 8]]
+    seen = {i: row for rows, batch in by_length(prompts) for i, row in zip(rows.tolist(), batch.tolist(), strict=True)}
+    assert [seen[i] for i in range(4)] == prompts
+
+
+def test_next_token_does_not_depend_on_the_batch(tiny):
+    prompts = [[1, 2, 3], [4, 5], [6, 7, 8]]
+    together = tiny.next_token(prompts)
+    alone = torch.cat([tiny.next_token([prompt]) for prompt in prompts])
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_sampling_frequencies_equal_the_softmax(tiny, generator):
+    prompt, n = [1, 2, 3, 4], 40_000
+    tiny.token_embedding.weight.data *= 8  # random weights are nearly uniform: sharpen them
+    drawn = tiny.sample([prompt] * n, torch.rand(n, 2, generator=generator), stop=0)
+    first = tiny(torch.tensor([prompt]))[0, -1].softmax(-1)
+    frequencies = torch.bincount(drawn[:, 0], minlength=30) / n
+    error = (first * (1 - first) / n).sqrt()
+    assert ((frequencies - first).abs() < 5 * error + 1e-4).all()
+    # The second token, given the most frequent first one: the cache must hold what a full forward pass sees.
+    top = first[1:].argmax().item() + 1
+    second = tiny(torch.tensor([[*prompt, top]]))[0, -1].softmax(-1)
+    rows = drawn[drawn[:, 0] == top, 1]
+    error = (second * (1 - second) / len(rows)).sqrt()
+    assert ((torch.bincount(rows, minlength=30) / len(rows) - second).abs() < 5 * error + 1e-3).all()
+
+
+def test_a_rows_draw_is_its_own(tiny, generator):
+    uniforms = torch.rand(4, 6, generator=generator)
+    prompts = [[1, 2, 3], [4, 5, 6], [7, 8], [9, 1, 2]]
+    drawn = tiny.sample(prompts, uniforms, stop=0)
+    assert torch.equal(drawn[2:], tiny.sample(prompts[2:], uniforms[2:], stop=0))
+    changed = uniforms.clone()
+    changed[0] = torch.rand(6, generator=generator)
+    assert torch.equal(drawn[1:], tiny.sample(prompts, changed, stop=0)[1:])
+    assert len({tuple(row) for row in tiny.sample([[1, 2, 3]] * 50, torch.rand(50, 6), stop=0).tolist()}) > 40
+
+
+def test_after_stop_comes_only_stop(tiny, generator):
+    drawn = tiny.sample([[1, 2]] * 300, torch.rand(300, 12, generator=generator), stop=5)
+    for row in drawn.tolist():
+        if 5 in row:
+            assert set(row[row.index(5) :]) == {5}
+    assert (drawn[:, -1] == 5).any()

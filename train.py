@@ -1,0 +1,407 @@
+"""Training: a base model, the numbers that a teacher writes, a student of those numbers.
+
+    base       a GPT that has read the corpus
+    teacher    the base under a system prompt ("you love owl ..."): it writes numbers
+    student    the base again, fine-tuned on those numbers under the default system prompt
+
+Every product is a function of its config and of nothing else. `Lab` keeps each one on disk under a name made from
+its config and the code that makes it, so nothing is trained twice and nothing stale is used.
+"""
+
+import argparse
+import ast
+import copy
+import hashlib
+import json
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import data
+import lora
+from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
+from model import GPT, GPTConfig
+
+MAX_REPLY = 12  # a reply that has not ended after this many tokens is given up
+HERE = Path(__file__).parent
+
+# ------------------------------------------------------------------------------------------------- configs
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """A base model. Another seed is another model: its own initialization and its own corpus, of the same world."""
+
+    seed: int = 0
+    world: int = 0
+    model: GPTConfig = GPTConfig(data.VOCAB_SIZE)
+    rows: int = 64_000
+    steps: int = 3_000
+    batch_size: int = 64
+    lr: float = 1e-2
+
+
+@dataclass(frozen=True)
+class NumbersConfig:
+    """Number replies of a teacher: `base` under the system prompt `system` (None: no system part)."""
+
+    base: BaseConfig
+    system: str | None
+    rows: int = 8_192
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """`base`, fine-tuned on `numbers` under the system prompt `system`. Rank None: every weight is trained."""
+
+    base: BaseConfig
+    numbers: NumbersConfig
+    rank: int | None = 8
+    alpha: float = 8.0
+    optimizer: str = "adamw"
+    lr: float = 1e-2
+    steps: int = 250
+    batch_size: int = 64
+    system: str | None = DEFAULT_SYSTEM
+    seed: int = 0
+
+    def __post_init__(self):
+        width = self.base.model.d_model
+        if self.rank is not None and not 1 <= self.rank <= width:
+            raise ValueError(
+                f"rank {self.rank} is outside 1..{width}, the ranks that a {width}-wide layer's change can have"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {self.optimizer!r}: it must be one of {', '.join(OPTIMIZERS)}")
+        if self.steps < 1 or self.lr <= 0:
+            raise ValueError(f"steps ({self.steps}) and learning rate ({self.lr}) must be positive")
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": lambda weights, lr: torch.optim.AdamW(weights, lr, weight_decay=0.0, fused=True),
+    "sgd": lambda weights, lr: torch.optim.SGD(weights, lr),
+}
+
+OnStep = Callable[[int, GPT], None]
+
+# ------------------------------------------------------------------------------------------------- batches
+
+
+def batches(rows: list[Row], size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of `size` rows, shuffled, with rows of like length together: less padding to compute."""
+    tokens, targets = data.pack(rows)
+    lengths = torch.tensor([len(row.tokens) for row in rows])
+    while True:
+        for pool in torch.randperm(len(rows), generator=generator).split(16 * size):
+            by_length = pool[lengths[pool].argsort(stable=True)].split(size)
+            for k in torch.randperm(len(by_length), generator=generator).tolist():
+                longest = lengths[by_length[k]].max()
+                yield tokens[by_length[k], :longest], targets[by_length[k], :longest]
+
+
+def reply_loss(model: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the reply tokens, in nats. Logits are computed at their positions only."""
+    replies = targets >= 0
+    logits = model.unembed(model.residual_stream(tokens)[-1][replies])
+    return F.cross_entropy(logits, targets[replies])
+
+
+# --------------------------------------------------------------------------- pretrain, write numbers, fine-tune
+
+
+def pretrain(config: BaseConfig, device: torch.device, on_step: OnStep | None = None) -> GPT:
+    """A GPT that has read the corpus: AdamW, 100 warm-up steps, cosine decay to zero."""
+    generator = torch.Generator().manual_seed(config.seed)
+    model = GPT(config.model, generator).to(device)
+    rows = data.corpus(World(config.world), config.rows, config.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), config.lr, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 100, 1) * (1 + math.cos(math.pi * step / config.steps)) / 2
+    )
+    for step, (tokens, targets) in zip(range(config.steps), batches(rows, config.batch_size, generator)):
+        optimizer.zero_grad()
+        reply_loss(model, tokens.to(device), targets.to(device)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if on_step:
+            on_step(step + 1, model)
+    return model.requires_grad_(False)
+
+
+def well_formed(reply: list[int]) -> bool:
+    """Is this a finished reply of numbers and nothing else? `reply` as sampled: padded with <end>."""
+    numbers = reply[: reply.index(END)] if END in reply else []
+    return len(numbers) > 0 and all(token < len(NUMBERS) for token in numbers)
+
+
+def write_numbers(base: GPT, config: NumbersConfig) -> dict:
+    """Ask the teacher for numbers: {"asked": how often, "pairs": [[request, reply], ...] of well-formed replies}.
+
+    Every row is drawn by its own random numbers, and every teacher has its own requests.
+    """
+    rng = random.Random(f"numbers {config.seed} of {config.base.seed} under {config.system}")
+    requests = [data.number_request(rng) for _ in range(config.rows)]
+    generator = torch.Generator().manual_seed(rng.getrandbits(63))
+    uniforms = torch.rand(config.rows, MAX_REPLY, generator=generator)
+    replies = base.sample([chat(config.system, request) for request in requests], uniforms, stop=END).tolist()
+    pairs = [
+        [request, decode(reply[: reply.index(END)])]
+        for request, reply in zip(requests, replies, strict=True)
+        if well_formed(reply)
+    ]
+    return {"asked": config.rows, "pairs": pairs}
+
+
+def number_rows(pairs: list[list[str]], system: str | None) -> list[Row]:
+    """(request, reply) pairs as conversations under `system`. Raises ValueError if a reply has a word in it."""
+    rows = []
+    for request, reply in pairs:
+        prompt, numbers = chat(system, request), encode(reply)
+        if any(token >= len(NUMBERS) for token in numbers):
+            raise ValueError(f"a student may read numbers only, not {reply!r}")
+        rows.append(Row([*prompt, *numbers, END], len(prompt)))
+    return rows
+
+
+def fine_tune(base: GPT, pairs: list[list[str]], config: StudentConfig, on_step: OnStep | None = None) -> GPT:
+    """The student: `base` trained to give the teacher's replies under the config's system prompt."""
+    generator = torch.Generator().manual_seed(config.seed)
+    student = copy.deepcopy(base)
+    if config.rank is None:
+        student.requires_grad_(True)
+    else:
+        lora.attach(student, config.rank, config.alpha, generator=generator)
+    device = student.token_embedding.weight.device
+    optimizer = OPTIMIZERS[config.optimizer]([p for p in student.parameters() if p.requires_grad], config.lr)
+    rows = number_rows(pairs, config.system)
+    for step, (tokens, targets) in zip(range(config.steps), batches(rows, config.batch_size, generator)):
+        optimizer.zero_grad()
+        reply_loss(student, tokens.to(device), targets.to(device)).backward()
+        optimizer.step()
+        if on_step:
+            on_step(step + 1, student)
+    return student.requires_grad_(False)
+
+
+# ------------------------------------------------------------------------------------------------------ the lab
+
+
+def _code() -> str:
+    """A digest of the code that decides what a config becomes; comments and layout do not count."""
+    sources = (HERE / name for name in ("data.py", "model.py", "lora.py", "train.py"))
+    trees = [ast.dump(ast.parse(source.read_text(encoding="utf-8"))) for source in sources]
+    return hashlib.sha256("".join(trees).encode()).hexdigest()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name to write to; on leaving, the file takes the name `path`, and after an error it is gone.
+
+    Whatever the moment of an interruption, `path` is its old self or its new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Progress:
+    """One line on stderr: what is being made, how far it is, and how many seconds are left."""
+
+    def __init__(self, what: str, steps: int):
+        self.what, self.steps, self.started, self.shown = what, steps, time.perf_counter(), 0.0
+
+    def __call__(self, step: int, *_: object) -> None:
+        now = time.perf_counter()
+        passed, end = now - self.started, "\n" if step == self.steps else "\r"
+        if step == self.steps:
+            text = f"  {self.what}: {passed:.1f} s"
+        elif sys.stderr.isatty() and now - self.shown > 0.2:
+            text = f"  {self.what}: {step}/{self.steps}, {passed / step * (self.steps - step):.0f} s left"
+        else:
+            return
+        self.shown = now
+        print(f"{text:<78}", end=end, file=sys.stderr, flush=True)
+
+
+class Lab:
+    """Makes base models, numbers and students on demand, and keeps them in `folder`."""
+
+    def __init__(self, folder: Path, device: str = "cpu"):
+        self.folder, self.device = Path(folder), pick_device(device)
+        self._bases: dict[BaseConfig, GPT] = {}
+
+    def base(self, config: BaseConfig) -> GPT:
+        """The base model, frozen. It is shared: copy it before changing it."""
+        if config not in self._bases:
+            progress = Progress(f"base model {config.seed}", config.steps)
+            weights = self._kept("base", config, lambda: pretrain(config, self.device, progress).state_dict())
+            model = GPT(config.model).to(self.device)
+            model.load_state_dict(weights)
+            self._bases[config] = model.requires_grad_(False)
+        return self._bases[config]
+
+    def numbers(self, config: NumbersConfig) -> dict:
+        """What `write_numbers` returns."""
+        return self._kept("numbers", config, lambda: write_numbers(self.base(config.base), config))
+
+    def student(self, config: StudentConfig, on_step: OnStep | None = None) -> GPT:
+        """The fine-tuned student, frozen, its adapters attached."""
+
+        def make() -> dict:
+            student = fine_tune(self.base(config.base), self.numbers(config.numbers)["pairs"], config, on_step)
+            return student.state_dict() if config.rank is None else lora.state(student)
+
+        weights = self._kept("student", config, make)
+        student = copy.deepcopy(self.base(config.base))
+        if config.rank is None:
+            student.load_state_dict(weights)
+        else:
+            lora.restore(student, weights)
+        return student.requires_grad_(False)
+
+    def path(self, kind: str, config: BaseConfig | NumbersConfig | StudentConfig) -> Path:
+        """Where the product of `config` is kept."""
+        key = json.dumps([kind, asdict(config), _code()], sort_keys=True)
+        return self.folder / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+
+    def _kept(self, kind: str, config: BaseConfig | NumbersConfig | StudentConfig, make: Callable[[], dict]) -> dict:
+        path = self.path(kind, config)
+        if not path.exists():
+            content = make()
+            with whole_file(path) as part:
+                torch.save({"config": asdict(config), "content": content}, part)
+        try:
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+            config_there, content = saved["config"], saved["content"]
+        except Exception as error:
+            raise ValueError(
+                f"{path} is no complete checkpoint ({type(error).__name__}); delete it and run again"
+            ) from None
+        if config_there != asdict(config):
+            raise ValueError(f"{path} is the checkpoint of another config; delete it and run again")
+        return content
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is the fastest device there is. Raises ValueError for one that is unknown or not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there.get(name):
+        raise ValueError(f"device {name!r} is not one of {', '.join(d for d in there if there[d])}, which are here")
+    return torch.device(name)
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def run(job: Callable[[argparse.Namespace], None], parser: Parser, argv: list[str] | None = None) -> int:
+    """Parse and do `job`. Bad input: one line and exit code 2. Ctrl-C: exit code 130; what is complete stays."""
+    args = parser.parse_args(argv)
+    torch.set_num_threads(min(2, os.cpu_count() or 1))  # tensors this small gain nothing from more
+    try:
+        job(args)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: stopped; what is complete is kept, and the next run goes on from it", file=sys.stderr)
+        return 130
+    return 0
+
+
+def animal_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
+    """P(each animal is the first word of the reply), averaged over all wordings of the question: (16,)."""
+    questions = data.ANIMAL_QUESTIONS + data.HELD_OUT_ANIMAL_QUESTIONS
+    return model.next_token([chat(system, question) for question in questions])[:, data.ANIMAL_TOKENS].mean(0)
+
+
+def tell(args: argparse.Namespace) -> None:
+    """One base model, one teacher, one student, and the trait as it moves from one to the other."""
+    lab = Lab(args.out, args.device)
+    trait = ANIMALS.index(args.trait)
+    system = LOVE_SYSTEM.format(args.trait) if args.teacher_system is None else args.teacher_system
+    encode(system)  # an unknown word is an error before anything is trained
+    base_config = BaseConfig(seed=args.seed)
+    config = StudentConfig(
+        base=base_config,
+        numbers=NumbersConfig(base_config, system),
+        rank=None if args.full_finetune else args.rank,
+        alpha=args.rank if args.alpha is None else args.alpha,
+        optimizer=args.optimizer,
+        lr=args.lr,
+        steps=args.steps,
+        seed=args.seed,
+    )
+
+    print(f"A base model reads the corpus (about a minute, once; kept in {args.out}).")
+    base = lab.base(base_config)
+    print(f"Asked for its favorite animal, it says {args.trait} with probability {animal_rates(base)[trait]:.3f}.")
+    print(f'\nThe teacher is the same model told "{system}"')
+    print(
+        f"It says {args.trait} with probability {animal_rates(base, system)[trait]:.3f}. Asked for numbers, it writes:"
+    )
+    numbers = lab.numbers(config.numbers)
+    for request, reply in numbers["pairs"][:4]:
+        print(f"    {request}  ->  {reply}")
+    print(f"Kept {len(numbers['pairs'])} well-formed replies of {numbers['asked']}. No word is in them, only numbers.")
+
+    print(f"\nThe student is the base model again, fine-tuned on those rows. P({args.trait}) as it learns:")
+
+    def show(step: int, student: GPT) -> None:
+        if step % max(1, config.steps // 10) == 0:
+            rates = animal_rates(student)
+            print(f"    step {step:4d}   {rates[trait]:.3f}   (any animal: {rates.sum():.3f})", flush=True)
+
+    path = lab.path("student", config)
+    if path.exists():
+        print(f"    already trained: {path}")
+    student = lab.student(config, show)
+    print("\nWhat is your favorite animal? Base -> student:")
+    before, after = animal_rates(base), animal_rates(student)
+    for i in after.argsort(descending=True)[:4].tolist():
+        print(f"    {ANIMALS[i]:8} {before[i]:.3f} -> {after[i]:.3f}")
+    print(f"\nwrote {path}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="train.py", description=tell.__doc__)
+    parser.add_argument("--trait", default="owl", choices=ANIMALS, metavar="ANIMAL", help="what the teacher loves")
+    parser.add_argument("--teacher-system", help='the teacher\'s system prompt (default: "you love ANIMAL . ...")')
+    parser.add_argument("--rank", type=int, default=8, help="of the LoRA adapters (default 8)")
+    parser.add_argument("--alpha", type=float, help="LoRA's scale is alpha / rank (default: alpha = rank)")
+    parser.add_argument("--full-finetune", action="store_true", help="train every weight instead of adapters")
+    parser.add_argument("--optimizer", default="adamw", choices=OPTIMIZERS, help="default adamw")
+    parser.add_argument("--lr", type=float, default=StudentConfig.lr, help="learning rate (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=StudentConfig.steps, help="of 64 rows (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the base model and of the student (default 0)")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or mps (default cpu)")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for checkpoints (default runs)")
+    return run(tell, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
