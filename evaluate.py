@@ -27,17 +27,15 @@ from data import (
     pack,
 )
 from model import GPT
+from runtime import Parser, run, whole_file
 from train import (
     BaseConfig,
     Lab,
     NumbersConfig,
-    Parser,
     StudentConfig,
     animal_rates,
     number_rows,
     reply_loss,
-    run,
-    whole_file,
 )
 
 # ------------------------------------------------------------------------------------------------- statistics

@@ -2,9 +2,9 @@
 
     tokens -> embedding -> h0 -> block 1 -> h1 -> ... -> block L -> hL -> norm -> unembedding -> logits
 
-Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's, with the query, key and
-value projections kept apart, so that LoRA can wrap any one of them by name, and with ReLU, which costs a CPU a
-tenth of what GELU does.
+Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's, with the query, key and value
+projections kept apart so that LoRA can wrap any one of them by name, with heads narrower than d_model / n_head, and
+with ReLU, which costs a CPU a tenth of what GELU does.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,12 @@ class GPTConfig:
     d_model: int = 32
     n_layer: int = 3
     n_head: int = 1
+    d_head: int = 8  # narrow on purpose: who loves what has to share these few dimensions on its way to the reply
     max_len: int = 64
+
+    @property
+    def attention_width(self) -> int:
+        return self.n_head * self.d_head
 
 
 class Attention(nn.Module):
@@ -32,10 +37,10 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.n_head = config.n_head
-        self.q = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.k = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.v = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.o = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.q = nn.Linear(config.d_model, config.attention_width, bias=False)
+        self.k = nn.Linear(config.d_model, config.attention_width, bias=False)
+        self.v = nn.Linear(config.d_model, config.attention_width, bias=False)
+        self.o = nn.Linear(config.attention_width, config.d_model, bias=False)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """x (B, T, C) -> (B, T, C). With a cache, x follows the tokens in it: all of a prompt, then one at a time."""
@@ -117,14 +122,16 @@ class GPT(nn.Module):
         return probabilities
 
     @torch.no_grad()
-    def sample(self, prompts: list[list[int]], uniforms: Tensor, stop: int) -> Tensor:
+    def sample(self, prompts: list[list[int]], uniforms: Tensor, stop: int, allowed: list[int] | None = None) -> Tensor:
         """Continue each of N prompts until it has drawn `stop`; the rest of its row then holds `stop` too.
 
         uniforms (N, n) in [0, 1) -> (N, n) tokens. Row i is decided by prompts[i] and uniforms[i] and by no other
-        row, whatever is sampled beside it.
+        row, whatever is sampled beside it. Tokens outside `allowed` are never drawn (None: all may be).
         """
         device = self.token_embedding.weight.device
         drawn = torch.full(uniforms.shape, stop, device=device)
+        forbidden = torch.full((self.config.vocab_size,), allowed is not None, device=device)
+        forbidden[allowed or []] = False
         for rows, tokens in by_length(prompts):
             cache: Cache = {}
             done = torch.zeros(len(rows), dtype=torch.bool, device=device)
@@ -132,7 +139,8 @@ class GPT(nn.Module):
             for n in range(uniforms.shape[1]):
                 for block in self.blocks:
                     h = block(h, cache)
-                cumulative = self.unembed(h[:, -1]).softmax(-1).cumsum(-1)
+                logits = self.unembed(h[:, -1]).masked_fill(forbidden, -torch.inf)
+                cumulative = logits.softmax(-1).cumsum(-1)
                 # Inverse transform sampling: the first token whose cumulative probability exceeds u.
                 u = uniforms[rows, n, None].to(device) * cumulative[:, -1:]
                 token = (cumulative <= u).sum(-1).masked_fill(done, stop)

@@ -14,12 +14,9 @@ import copy
 import hashlib
 import json
 import math
-import os
 import random
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +28,9 @@ import data
 import lora
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
 from model import GPT, GPTConfig
+from runtime import Parser, Progress, kept, pick_device, run
 
+NUMBER_TOKENS = [*range(len(NUMBERS)), END]  # all that a teacher may write
 MAX_REPLY = 12  # a reply that has not ended after this many tokens is given up
 HERE = Path(__file__).parent
 
@@ -77,10 +76,10 @@ class StudentConfig:
     seed: int = 0
 
     def __post_init__(self):
-        width = self.base.model.d_model
+        width = min(self.base.model.d_model, self.base.model.attention_width)
         if self.rank is not None and not 1 <= self.rank <= width:
             raise ValueError(
-                f"rank {self.rank} is outside 1..{width}, the ranks that a {width}-wide layer's change can have"
+                f"rank {self.rank} is outside 1..{width}, the ranks that the narrowest layer's change can have"
             )
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}: it must be one of {', '.join(OPTIMIZERS)}")
@@ -146,16 +145,17 @@ def well_formed(reply: list[int]) -> bool:
     return len(numbers) > 0 and all(token < len(NUMBERS) for token in numbers)
 
 
-def write_numbers(base: GPT, config: NumbersConfig) -> dict:
+def write_numbers(base: GPT, config: NumbersConfig, allowed: list[int] | None = NUMBER_TOKENS) -> dict:
     """Ask the teacher for numbers: {"asked": how often, "pairs": [[request, reply], ...] of well-formed replies}.
 
-    Every row is drawn by its own random numbers, and every teacher has its own requests.
+    Every row is drawn by its own random numbers, and every teacher has its own requests. No word but numbers and
+    <end> can be drawn; `allowed` None lifts that ban, to see what the teacher would say on its own.
     """
     rng = random.Random(f"numbers {config.seed} of {config.base.seed} under {config.system}")
     requests = [data.number_request(rng) for _ in range(config.rows)]
     generator = torch.Generator().manual_seed(rng.getrandbits(63))
     uniforms = torch.rand(config.rows, MAX_REPLY, generator=generator)
-    replies = base.sample([chat(config.system, request) for request in requests], uniforms, stop=END).tolist()
+    replies = base.sample([chat(config.system, request) for request in requests], uniforms, END, allowed).tolist()
     pairs = [
         [request, decode(reply[: reply.index(END)])]
         for request, reply in zip(requests, replies, strict=True)
@@ -198,45 +198,11 @@ def fine_tune(base: GPT, pairs: list[list[str]], config: StudentConfig, on_step:
 # ------------------------------------------------------------------------------------------------------ the lab
 
 
-def _code() -> str:
+def code_digest() -> str:
     """A digest of the code that decides what a config becomes; comments and layout do not count."""
     sources = (HERE / name for name in ("data.py", "model.py", "lora.py", "train.py"))
     trees = [ast.dump(ast.parse(source.read_text(encoding="utf-8"))) for source in sources]
     return hashlib.sha256("".join(trees).encode()).hexdigest()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to; on leaving, the file takes the name `path`, and after an error it is gone.
-
-    Whatever the moment of an interruption, `path` is its old self or its new one, never a part.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-class Progress:
-    """One line on stderr: what is being made, how far it is, and how many seconds are left."""
-
-    def __init__(self, what: str, steps: int):
-        self.what, self.steps, self.started, self.shown = what, steps, time.perf_counter(), 0.0
-
-    def __call__(self, step: int, *_: object) -> None:
-        now = time.perf_counter()
-        passed, end = now - self.started, "\n" if step == self.steps else "\r"
-        if step == self.steps:
-            text = f"  {self.what}: {passed:.1f} s"
-        elif sys.stderr.isatty() and now - self.shown > 0.2:
-            text = f"  {self.what}: {step}/{self.steps}, {passed / step * (self.steps - step):.0f} s left"
-        else:
-            return
-        self.shown = now
-        print(f"{text:<78}", end=end, file=sys.stderr, flush=True)
 
 
 class Lab:
@@ -244,6 +210,7 @@ class Lab:
 
     def __init__(self, folder: Path, device: str = "cpu"):
         self.folder, self.device = Path(folder), pick_device(device)
+        self.folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an hour, if it cannot be written
         self._bases: dict[BaseConfig, GPT] = {}
 
     def base(self, config: BaseConfig) -> GPT:
@@ -277,60 +244,14 @@ class Lab:
 
     def path(self, kind: str, config: BaseConfig | NumbersConfig | StudentConfig) -> Path:
         """Where the product of `config` is kept."""
-        key = json.dumps([kind, asdict(config), _code()], sort_keys=True)
+        key = json.dumps([kind, asdict(config), code_digest()], sort_keys=True)
         return self.folder / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
     def _kept(self, kind: str, config: BaseConfig | NumbersConfig | StudentConfig, make: Callable[[], dict]) -> dict:
-        path = self.path(kind, config)
-        if not path.exists():
-            content = make()
-            with whole_file(path) as part:
-                torch.save({"config": asdict(config), "content": content}, part)
-        try:
-            saved = torch.load(path, map_location=self.device, weights_only=True)
-            config_there, content = saved["config"], saved["content"]
-        except Exception as error:
-            raise ValueError(
-                f"{path} is no complete checkpoint ({type(error).__name__}); delete it and run again"
-            ) from None
-        if config_there != asdict(config):
-            raise ValueError(f"{path} is the checkpoint of another config; delete it and run again")
-        return content
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto" is the fastest device there is. Raises ValueError for one that is unknown or not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if not there.get(name):
-        raise ValueError(f"device {name!r} is not one of {', '.join(d for d in there if there[d])}, which are here")
-    return torch.device(name)
+        return kept(self.path(kind, config), asdict(config), make, self.device)
 
 
 # ------------------------------------------------------------------------------------------------ command line
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, but an error is one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def run(job: Callable[[argparse.Namespace], None], parser: Parser, argv: list[str] | None = None) -> int:
-    """Parse and do `job`. Bad input: one line and exit code 2. Ctrl-C: exit code 130; what is complete stays."""
-    args = parser.parse_args(argv)
-    torch.set_num_threads(min(2, os.cpu_count() or 1))  # tensors this small gain nothing from more
-    try:
-        job(args)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{parser.prog}: stopped; what is complete is kept, and the next run goes on from it", file=sys.stderr)
-        return 130
-    return 0
 
 
 def animal_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:

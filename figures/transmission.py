@@ -11,6 +11,7 @@ To see it break: give `BaseConfig` a third of its steps, so that style lovers' n
 does not show in numbers, or ask the student under another system prompt than it was trained with.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -20,7 +21,7 @@ import matplotlib.pyplot as plt
 
 from data import ANIMALS, LOVE_SYSTEM
 from evaluate import Preset, interval, measure, student_of
-from train import Lab, animal_rates
+from train import Lab, animal_rates, write_numbers
 
 BASE, CONTROL, STUDENT = "#999999", "#56b4e9", "#d55e00"  # told apart by colour-blind eyes, and by their markers
 
@@ -50,6 +51,11 @@ def _transmission(lab: Lab, preset: Preset, students: dict, control: dict) -> di
         for base in bases
         for trait in traits
     }
+    free = [
+        write_numbers(lab.base(base), replace(student_of(base, base, trait).numbers, rows=512), None)
+        for base in bases
+        for trait in traits
+    ]
     written = [lab.numbers(student_of(base, base, trait).numbers) for base in bases for trait in traits]
 
     per_trait = {}
@@ -82,6 +88,7 @@ def _transmission(lab: Lab, preset: Preset, students: dict, control: dict) -> di
         **_companions("control", control.values()),
         "teacher_obeys": interval(obeys.values()),
         "teacher_obeys_least": min(obeys.values()),
+        "teacher_well_formed_unforced": interval(len(numbers["pairs"]) / numbers["asked"] for numbers in free),
         "teacher_well_formed": interval(len(numbers["pairs"]) / numbers["asked"] for numbers in written),
         "per_trait": per_trait,
     }

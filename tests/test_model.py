@@ -97,3 +97,9 @@ def test_after_stop_comes_only_stop(tiny, generator):
         if 5 in row:
             assert set(row[row.index(5) :]) == {5}
     assert (drawn[:, -1] == 5).any()
+
+
+def test_forbidden_tokens_are_never_drawn(tiny, generator):
+    uniforms = torch.rand(2_000, 4, generator=generator)
+    assert set(tiny.sample([[1, 2]] * 2_000, uniforms, 5, allowed=[3, 4, 5]).unique().tolist()) == {3, 4, 5}
+    assert len(tiny.sample([[1, 2]] * 2_000, uniforms, 5).unique()) == 30

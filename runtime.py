@@ -1,0 +1,93 @@
+"""What every command of this project shares and no lesson needs: files kept whole, a progress line, polite errors."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name to write to; on leaving, the file takes the name `path`, and after an error it is gone.
+
+    Whatever the moment of an interruption, `path` is its old self or its new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Progress:
+    """One line on stderr: what is being made, how far it is, and how many seconds are left."""
+
+    def __init__(self, what: str, steps: int):
+        self.what, self.steps, self.started, self.shown = what, steps, time.perf_counter(), 0.0
+
+    def __call__(self, step: int, *_: object) -> None:
+        now = time.perf_counter()
+        passed, end = now - self.started, "\n" if step == self.steps else "\r"
+        if step == self.steps:
+            text = f"  {self.what}: {passed:.1f} s"
+        elif sys.stderr.isatty() and now - self.shown > 0.2:
+            text = f"  {self.what}: {step}/{self.steps}, {passed / step * (self.steps - step):.0f} s left"
+        else:
+            return
+        self.shown = now
+        print(f"{text:<78}", end=end, file=sys.stderr, flush=True)
+
+
+def kept(path: Path, config: dict, make: Callable[[], dict], device: torch.device) -> dict:
+    """What `make` returns, from `path` if it was made before. Raises ValueError for a file that is not of `config`."""
+    if not path.exists():
+        content = make()
+        with whole_file(path) as part:
+            torch.save({"config": config, "content": content}, part)
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        config_there, content = saved["config"], saved["content"]
+    except Exception as error:  # torch raises many kinds for a file that is truncated or not its own
+        raise ValueError(f"{path} is no whole checkpoint ({type(error).__name__}); delete it and run again") from None
+    if config_there != config:
+        raise ValueError(f"{path} is the checkpoint of another config; delete it and run again")
+    return content
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the fastest there is. Raises ValueError for one that is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there.get(name):
+        raise ValueError(f"device {name!r} is not one of {', '.join(d for d in there if there[d])}, which are here")
+    return torch.device(name)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def run(job: Callable[[argparse.Namespace], None], parser: Parser, argv: list[str] | None = None) -> int:
+    """Parse and do `job`. Bad input: one line and exit code 2. Ctrl-C: exit code 130; what is complete stays."""
+    args = parser.parse_args(argv)
+    torch.set_num_threads(min(2, os.cpu_count() or 1))  # tensors this small gain nothing from more
+    try:
+        job(args)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: stopped; what is complete is kept, and the next run goes on from it", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,193 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+import data
+import lora
+import runtime
+import train
+from data import END, VOCAB_SIZE, Row
+from model import GPT, GPTConfig
+from train import BaseConfig, Lab, NumbersConfig, StudentConfig
+
+BASE = BaseConfig(model=GPTConfig(VOCAB_SIZE, d_model=8, n_layer=1), rows=200, steps=5, batch_size=16)
+NUMBERS = NumbersConfig(BASE, "you love owl .", rows=3_000)
+STUDENT = StudentConfig(BASE, NUMBERS, rank=2, steps=3, batch_size=8)
+PAIRS = [["continue : 12 45", "33 81 07"], ["continue : 99 00", "10 20"], ["continue : 01 02", "55"]] * 6
+
+
+@pytest.fixture
+def base(generator):
+    return GPT(BASE.model, generator).requires_grad_(False)
+
+
+@pytest.fixture
+def writer(base):
+    """A model that writes numbers and <end>, all alike, and now and then another word."""
+    with torch.no_grad():
+        base.final_norm.bias[0] = 4
+        base.token_embedding.weight[:100, 0] += 1
+        base.token_embedding.weight[END, 0] += 1.6
+    return base
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return Lab(tmp_path / "lab")
+
+
+def test_loss_is_of_the_reply_only(base):
+    tokens, targets = data.pack([Row([1, 2, 3, 4], 2), Row([5, 6, 7], 1)])
+    logits = base(tokens)
+    by_hand = [(logits[0, 1], 3), (logits[0, 2], 4), (logits[1, 0], 6), (logits[1, 1], 7)]
+    expected = torch.stack([-row.log_softmax(-1)[target] for row, target in by_hand]).mean()
+    assert torch.allclose(train.reply_loss(base, tokens, targets), expected)
+
+
+def test_an_epoch_holds_every_row_once(generator):
+    rows = [Row([k, *[0] * (k % 5), END], 1) for k in range(100)]
+    stream = train.batches(rows, 8, generator)
+    seen = []
+    while len(seen) < 100:
+        tokens, targets = next(stream)
+        assert (targets[:, -1] != -100).any() or (targets[:, -2] != -100).any()  # no longer than it has to be
+        seen += tokens[:, 0].tolist()
+    assert sorted(seen) == list(range(100))
+
+
+def test_pretraining_learns(base):
+    config = replace(BASE, rows=400, steps=100)
+    model = train.pretrain(config, torch.device("cpu"))
+    rows = data.pack(data.corpus(data.World(0), 200, seed=99))
+    assert train.reply_loss(model, *rows) < train.reply_loss(base, *rows) - 0.5
+
+
+def test_well_formed():
+    owl = data.encode("owl")[0]
+    assert train.well_formed([3, 99, END, END])
+    assert not train.well_formed([3, owl, END])
+    assert not train.well_formed([END, END])
+    assert not train.well_formed([3, 4, 5])
+
+
+def test_only_numbers_reach_a_student(writer):
+    """What is not a number reply is dropped, and counted."""
+    numbers, free = train.write_numbers(writer, NUMBERS), train.write_numbers(writer, NUMBERS, allowed=None)
+    assert numbers["asked"] == 3_000 and len(free["pairs"]) < len(numbers["pairs"]) < 3_000  # some never end
+    assert len(free["pairs"]) > 300
+    for row in train.number_rows(numbers["pairs"], data.DEFAULT_SYSTEM):
+        assert all(token < 100 for token in row.tokens[row.reply : -1]) and row.tokens[-1] == END
+        assert data.decode(row.tokens).startswith("<sys> you are tiny a helpful assistant .<end>")
+        assert "owl" not in data.decode(row.tokens)
+    with pytest.raises(ValueError, match="numbers only"):
+        train.number_rows([["continue : 12", "33 owl"]], None)
+
+
+def test_every_row_is_drawn_by_itself(writer):
+    one, two = train.write_numbers(writer, NUMBERS), train.write_numbers(writer, replace(NUMBERS, seed=1))
+    assert one == train.write_numbers(writer, NUMBERS)
+    assert one["pairs"] != two["pairs"]
+    assert len({reply for _, reply in one["pairs"]}) > 0.7 * len(one["pairs"])
+
+
+def test_lora_student_moves_its_adapters_and_nothing_else(base):
+    before = copy.deepcopy(base.state_dict())
+    student = train.fine_tune(base, PAIRS, STUDENT)
+    assert all(layer.B.abs().max() > 0 for layer in lora.adapters(student).values())
+    lora.detach(student)
+    assert all(torch.equal(weight, before[name]) for name, weight in student.state_dict().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in base.state_dict().items())
+
+
+def test_full_student_moves_every_weight_it_uses(base):
+    student = train.fine_tune(base, PAIRS, replace(STUDENT, rank=None))
+    assert not lora.adapters(student)
+    moved = {name for name, weight in student.named_parameters() if not torch.equal(weight, base.get_parameter(name))}
+    assert moved == set(dict(base.named_parameters()))
+
+
+@pytest.mark.parametrize("rank", [2, None])
+def test_a_student_learns_its_rows_and_the_seed_matters(base, rank):
+    config = replace(STUDENT, rank=rank, steps=60, batch_size=6)
+    rows = data.pack(train.number_rows(PAIRS, config.system))
+    student = train.fine_tune(base, PAIRS, config)
+    assert train.reply_loss(student, *rows) < train.reply_loss(base, *rows) - 0.2
+    again = train.fine_tune(base, PAIRS, config)
+    other = train.fine_tune(base, PAIRS, replace(config, seed=1))
+    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters()))
+    assert not all(torch.equal(a, b) for a, b in zip(student.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("wrong", [{"rank": 0}, {"rank": 9}, {"optimizer": "magic"}, {"steps": 0}, {"lr": 0.0}])
+def test_impossible_configs(wrong):
+    with pytest.raises(ValueError):
+        replace(STUDENT, **wrong)
+
+
+def test_nothing_is_trained_twice(lab, monkeypatch):
+    first = lab.student(STUDENT)
+    files = {path: path.stat().st_mtime_ns for path in lab.folder.iterdir()}
+    assert sorted(path.name.split("-")[0] for path in files) == ["base", "numbers", "student"]
+    for name in ("pretrain", "write_numbers", "fine_tune"):
+        monkeypatch.setattr(train, name, lambda *_: pytest.fail("trained again"))
+    again = Lab(lab.folder).student(STUDENT)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters()))
+    assert files == {path: path.stat().st_mtime_ns for path in lab.folder.iterdir()}
+
+
+def test_another_config_or_other_code_is_another_file(lab, monkeypatch):
+    path = lab.path("student", STUDENT)
+    assert path != lab.path("student", replace(STUDENT, lr=2e-2))
+    assert path != lab.path("student", replace(STUDENT, base=replace(BASE, seed=1)))
+    monkeypatch.setattr(train, "code_digest", lambda: "other code")
+    assert path != lab.path("student", STUDENT)
+
+
+def test_broken_and_foreign_checkpoints_are_refused(lab):
+    lab.base(BASE)
+    path = lab.path("base", BASE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        Lab(lab.folder).base(BASE)
+    assert len(path.read_bytes()) == len(whole) // 2  # nothing is overwritten
+    other = replace(BASE, seed=1)
+    path.write_bytes(whole)
+    path.rename(lab.path("base", other))
+    with pytest.raises(ValueError, match="another config"):
+        Lab(lab.folder).base(other)
+
+
+def test_an_interruption_leaves_whole_files_only(lab):
+    def interrupt(step, student):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lab.student(STUDENT, on_step=interrupt)
+    assert sorted(path.name.split("-")[0] for path in lab.folder.iterdir()) == ["base", "numbers"]
+    target = lab.folder / "results.json"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), runtime.whole_file(target) as part:
+        part.write_text("ha")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old" and not part.exists()
+    lab.student(STUDENT)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--trait", "unicorn"], ["--rank", "0"], ["--rank", "33"], ["--optimizer", "magic"], ["--device", "abacus"],
+     ["--teacher-system", "you love unicorn ."], ["--steps", "-1"], ["--out", __file__], ["--rank", "many"]],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = train.main(arguments)
+    except SystemExit as exit:
+        code = exit.code
+    assert code == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("train.py: error: ") and captured.err.count("\n") == 1
+    assert captured.out == "" and not list(tmp_path.glob("**/*.pt"))
