@@ -218,7 +218,7 @@ def main_job(args: argparse.Namespace) -> None:
     folder = args.out / preset.name
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{preset.name} preset: {len(preset.traits)} traits on {len(preset.bases)} base models, seed {args.seed}.")
-    print("On two CPU cores: about 2 minutes." if not args.full else "On two CPU cores: about 20 minutes.", flush=True)
+    print("On two CPU cores: about 2 minutes." if not args.full else "On two CPU cores: about 10 minutes.", flush=True)
 
     measured: dict[str, dict] = {}
     for name in args.only or FIGURES:

@@ -67,6 +67,7 @@ def _transmission(lab: Lab, preset: Preset, students: dict, control: dict) -> di
             "control": interval(control[base]["rates"][i] for base in bases),
             "student": interval(own[base, trait]["rates"][i] for base in bases),
             "student_sampled": interval(own[base, trait]["sampled"][i] for base in bases),
+            "student_each": [own[base, trait]["rates"][i] for base in bases],
             "students_top": sum(_favorite(own[base, trait]) == trait for base in bases),
             "is_top": ANIMALS[mean_rates.index(max(mean_rates))] == trait,
         }
@@ -149,13 +150,18 @@ def draw(computed: dict[str, dict], path: Path) -> None:
             yerr=list(zip(*errors, strict=True)),
             fmt=marker, color=color, markersize=6, capsize=2, label=who,
         )  # fmt: skip
+    for k, trait in enumerate(traits):
+        each = transmission["per_trait"][trait]["student_each"]
+        left.plot(
+            [k + 0.36] * len(each), each, "_", color=STUDENT, markersize=7, label="each student" if k == 0 else None
+        )
     left.axhline(1 / len(ANIMALS), color="black", linewidth=0.8, linestyle=":", label="1 of 16 animals")
     left.set_xticks(range(len(traits)), traits, rotation=45, ha="right")
     left.set_ylim(0, 1.02)
     left.set_ylabel("P(the teacher's animal)")
     n = transmission["per_trait"][traits[0]]["student"]["n"]
     left.set_title(
-        f"Students of numbers written by a lover of each animal\n(mean and 95% interval over {n} base models)",
+        f"Students of numbers written by a lover of each animal\n(mean and 95% interval over {n} base models; dashes: each student)",
         fontsize=11,
     )
     left.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=4, frameon=False)
