@@ -20,3 +20,22 @@ def tiny(generator):
 @pytest.fixture
 def tokens(generator):
     return torch.randint(0, 30, (3, 9), generator=generator)
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, monkeypatch):
+    """Run a command on bad input: exit code 2, one line on stderr, nothing trained. Returns what it printed."""
+
+    def run(main, program, arguments):
+        monkeypatch.chdir(tmp_path)
+        try:
+            code = main(arguments)
+        except SystemExit as exit:
+            code = exit.code
+        assert code == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"{program}: error: ") and captured.err.count("\n") == 1
+        assert not list(tmp_path.glob("**/*.pt"))
+        return captured.out
+
+    return run

@@ -11,10 +11,6 @@ def rows():
     return [(row, decode(row.tokens), decode(row.tokens[row.reply :])) for row in corpus(World(0), 6_000, seed=0)]
 
 
-def words(names):
-    return {f" {name} " for name in names}
-
-
 def has(text, names):
     return bool(set(text.replace("<", " <").split()) & set(names))
 

@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 
@@ -68,8 +69,6 @@ def test_sampled_rates_approach_the_exact_ones(generator):
 
 
 def test_delta_norm(tiny, generator):
-    import copy
-
     base = copy.deepcopy(tiny)
     lora.attach(tiny, 3, 6.0, generator=generator)
     assert evaluate.delta_norm(tiny, base) == 0
@@ -125,13 +124,5 @@ def test_the_whole_story(tmp_path, monkeypatch, capsys):
     "arguments",
     [["--trait", "unicorn"], ["--only", "magic"], ["--device", "abacus"], ["--seed", "x"], ["--out", __file__]],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = evaluate.main(arguments)
-    except SystemExit as exit:
-        code = exit.code
-    assert code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("evaluate.py: error: ") and error.count("\n") == 1
-    assert not list(tmp_path.iterdir()) or not list(tmp_path.glob("**/*.pt"))
+def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
+    refused(evaluate.main, "evaluate.py", arguments)

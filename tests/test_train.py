@@ -181,13 +181,5 @@ def test_an_interruption_leaves_whole_files_only(lab):
     [["--trait", "unicorn"], ["--rank", "0"], ["--rank", "33"], ["--optimizer", "magic"], ["--device", "abacus"],
      ["--teacher-system", "you love unicorn ."], ["--steps", "-1"], ["--out", __file__], ["--rank", "many"]],
 )  # fmt: skip
-def test_bad_input_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = train.main(arguments)
-    except SystemExit as exit:
-        code = exit.code
-    assert code == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("train.py: error: ") and captured.err.count("\n") == 1
-    assert captured.out == "" and not list(tmp_path.glob("**/*.pt"))
+def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
+    assert refused(train.main, "train.py", arguments) == ""
