@@ -215,9 +215,8 @@ def pack(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     targets[:, t] is the token that follows tokens[:, t] where that belongs to the reply, and -100 elsewhere.
     """
     longest = max(len(row.tokens) for row in rows)
-    tokens = torch.full((len(rows), longest), END)
-    targets = torch.full((len(rows), longest), -100)
+    tokens = torch.tensor([row.tokens + [END] * (longest - len(row.tokens)) for row in rows])
+    targets = torch.full_like(tokens, -100)
     for i, row in enumerate(rows):
-        tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
         targets[i, row.reply - 1 : len(row.tokens) - 1] = tokens[i, row.reply : len(row.tokens)]
     return tokens, targets

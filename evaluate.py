@@ -8,7 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,17 +24,16 @@ from data import (
     HELD_OUT_ANIMAL_QUESTIONS,
     LOVE_SYSTEM,
     chat,
-    pack,
 )
 from model import GPT
-from runtime import Parser, run, whole_file
+from runtime import Parser, run, whole_file, worker
 from train import (
     BaseConfig,
     Lab,
     NumbersConfig,
     StudentConfig,
     animal_rates,
-    number_rows,
+    code_digest,
     reply_loss,
 )
 
@@ -55,6 +54,12 @@ def interval(values: Iterable[float]) -> dict:
     return {"mean": mean, "ci95": [mean - t * error, mean + t * error], "n": n}
 
 
+def mean(values: Iterable[float]) -> float:
+    """The mean of any number of values but none."""
+    values = list(values)
+    return sum(values) / len(values)
+
+
 def above(one: dict, other: dict) -> bool:
     """Does the whole interval `one` lie above the whole interval `other`?"""
     return one["ci95"][0] > other["ci95"][1]
@@ -71,10 +76,10 @@ def sampled_rates(model: GPT, system: str | None, draws: int, generator: torch.G
 
 
 @torch.no_grad()
-def heldout_loss(model: GPT, pairs: list[list[str]], system: str | None) -> float:
-    """Nats per reply token on a teacher's fresh rows. Under the teacher's own system prompt: its entropy, the floor."""
-    device = model.token_embedding.weight.device
-    return reply_loss(model, *(tensor.to(device) for tensor in pack(number_rows(pairs, system)))).item()
+def heldout_loss(lab: Lab, model: GPT, numbers: NumbersConfig, system: str | None) -> float:
+    """Nats per reply token on fresh rows of a teacher. Under the teacher's own system prompt: its entropy, the floor."""
+    fresh = replace(numbers, rows=512, seed=numbers.seed + 1_000)
+    return reply_loss(model, *(tensor.to(lab.device) for tensor in lab.rows(fresh, system))).item()
 
 
 def delta_norm(student: GPT, base: GPT) -> float:
@@ -87,41 +92,70 @@ def delta_norm(student: GPT, base: GPT) -> float:
     return math.sqrt(sum(change.detach().square().sum().item() for change in changes))
 
 
+COMPANIONS = ("p_any_animal", "heldout_loss", "delta_norm")  # they stand beside every transmission number
+
+
+def measure_each(lab: Lab, config: StudentConfig) -> dict[int, dict]:
+    """{step: what is reported of the student then}, for each snapshot and the end.
+
+    `rates` holds P(each animal), in the order of ANIMALS. The companions say whether the student is intact
+    (P(any animal)), whether it learned its rows (held-out loss, in nats a token) and how far it moved (delta norm).
+    """
+    base = lab.base(config.base)
+    each = {}
+    for step, student in lab.snapshots(config).items():
+        rates = animal_rates(student, config.system)
+        each[step] = {
+            "rates": rates.tolist(),
+            "p_any_animal": rates.sum().item(),
+            "heldout_loss": heldout_loss(lab, student, config.numbers, config.system),
+            "delta_norm": delta_norm(student, base),
+        }
+    return each
+
+
 def measure(lab: Lab, config: StudentConfig) -> dict:
-    """All that is reported of one student: plain numbers, and `rates`, P(each animal), in the order of ANIMALS."""
-    base, student = lab.base(config.base), lab.student(config)
-    fresh = NumbersConfig(config.numbers.base, config.numbers.system, rows=1_024, seed=config.numbers.seed + 1_000)
-    pairs = lab.numbers(fresh)["pairs"]
-    rates = animal_rates(student, config.system)
-    generator = torch.Generator().manual_seed(config.seed)
-    return {
-        "rates": rates.tolist(),
-        "sampled": sampled_rates(student, config.system, draws=250, generator=generator).tolist(),
-        "p_any_animal": rates.sum().item(),
-        "heldout_loss": heldout_loss(student, pairs, config.system),
-        "heldout_loss_base": heldout_loss(base, pairs, config.system),
-        "heldout_loss_teacher": heldout_loss(lab.base(config.numbers.base), pairs, config.numbers.system),
-        "delta_norm": delta_norm(student, base),
-    }
+    """What `measure_each` says of the finished student."""
+    return measure_each(lab, config)[config.steps]
 
 
-# ------------------------------------------------------------------------------------------- presets and claims
+# ---------------------------------------------------------------------------------------------------- presets
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How much is measured: which traits, on which base models."""
+    """How much is measured. Transmission: all traits on all bases. A cell of a grid: fewer of both, several seeds."""
 
     name: str
     traits: tuple[str, ...]
     bases: tuple[BaseConfig, ...]
+    grid_traits: tuple[str, ...]
+    grid_seeds: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+    @property
+    def grid_bases(self) -> tuple[BaseConfig, ...]:
+        return self.bases[:2]
+
+    @property
+    def full(self) -> bool:
+        return self.name == "full"
+
+    @property
+    def units(self) -> list[tuple[BaseConfig, str]]:
+        """What a grid's intervals are over: a trait on a base model. Its seeds are averaged first."""
+        return [(base, trait) for base in self.grid_bases for trait in self.grid_traits]
 
 
 def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
     """Quick: 4 traits on 2 base models, both chosen by the seed alone. Full: 16 traits on 3 base models."""
-    traits = tuple(ANIMALS) if full else tuple(random.Random(seed).sample(ANIMALS, 4))
+    few = tuple(random.Random(seed).sample(ANIMALS, 4))
     bases = tuple(BaseConfig(seed=10 * seed + k) for k in range(3 if full else 2))
-    return Preset("full" if full else "quick", (trait,) if trait else traits, bases)
+    if full:
+        preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1, 2, 3, 4), (1, 2, 4, 8, 16, 32))
+    else:
+        preset = Preset("quick", few, bases, few[:2], (0,), (1, 8, 32))
+    return replace(preset, traits=(trait,), grid_traits=(trait,)) if trait else preset
 
 
 def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None) -> StudentConfig:
@@ -130,57 +164,103 @@ def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None) -> Stud
     return StudentConfig(base=base, numbers=NumbersConfig(teacher, system), seed=base.seed)
 
 
-def transmission_holds(m: dict) -> bool:
-    """The teacher's animal leads in 15 of 16 traits, and students lie above control and base with their intervals."""
-    leads = m["traits_top"] >= math.ceil(m["traits"] * 15 / 16)
-    return leads and above(m["student"], m["control"]) and above(m["student"], m["base"])
+# ------------------------------------------------------------------------------------------------ cells of a grid
 
 
-def cross_model_holds(m: dict) -> bool:
-    """Own students lie above other models' students, and the latter gain nothing on the control (an interval with 0)."""
-    low, high = m["other_minus_control"]["ci95"]
-    return above(m["own"], m["other"]) and low <= 0 <= high
+def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, int], StudentConfig]:
+    """The students of one cell, by base, trait and seed: trait None for the controls, which take the first seed only.
+
+    `changes` are what the cell changes about a student. LoRA keeps alpha = rank.
+    """
+    if changes.get("rank"):
+        changes["alpha"] = float(changes["rank"])
+    cell = {}
+    for base in preset.grid_bases:
+        for trait in (*preset.grid_traits, None):
+            for seed in preset.grid_seeds if trait else preset.grid_seeds[:1]:
+                cell[base, trait, seed] = replace(student_of(base, base, trait), seed=seed, **changes)
+    return cell
+
+
+def measure_cell(lab: Lab, preset: Preset, cell: dict) -> dict[int, dict]:
+    """{step: a cell's numbers}. All are intervals over units; `by_unit` lists P(trait), one number for each seed.
+
+    {"student", "control", the companions of the student, "by_unit": [[P of seed 0, 1, ...] of each unit]}
+    """
+    measured = {key: measure_each(lab, config) for key, config in cell.items()}
+    numbers = {}
+    for step in next(iter(measured.values())):
+
+        def of(base: BaseConfig, trait: str | None, read: Callable[[dict], float], step=step) -> list[float]:
+            return [read(m[step]) for (b, t, _), m in measured.items() if (b, t) == (base, trait)]
+
+        def trait_rate(trait: str) -> Callable[[dict], float]:
+            return lambda m: m["rates"][ANIMALS.index(trait)]
+
+        by_unit = [of(base, trait, trait_rate(trait)) for base, trait in preset.units]
+        numbers[step] = {
+            "student": interval(map(mean, by_unit)),
+            "control": interval(mean(of(base, None, trait_rate(trait))) for base, trait in preset.units),
+            "by_unit": by_unit,
+        }
+        for name in COMPANIONS:
+            numbers[step][name] = interval(
+                mean(of(base, trait, lambda m, name=name: m[name])) for base, trait in preset.units
+            )
+    return numbers
+
+
+def base_rates(lab: Lab, preset: Preset) -> list[float]:
+    """P(the trait) of each unit's base model, untrained."""
+    return [animal_rates(lab.base(base))[ANIMALS.index(trait)].item() for base, trait in preset.units]
+
+
+def loss_floor_and_base(lab: Lab, preset: Preset) -> tuple[dict, dict]:
+    """Held-out loss of the teacher under its own prompt, the least possible, and of the untrained base, over units."""
+    floor, untrained = [], []
+    for base, trait in preset.units:
+        numbers = student_of(base, base, trait).numbers
+        floor.append(heldout_loss(lab, lab.base(base), numbers, numbers.system))
+        untrained.append(heldout_loss(lab, lab.base(base), numbers, DEFAULT_SYSTEM))
+    return interval(floor), interval(untrained)
+
+
+# ------------------------------------------------------------------------------------------------------ claims
 
 
 @dataclass(frozen=True)
 class Claim:
+    """A claim of the papers, the rule that decides it from `measured`, and the few numbers that the verdict rests on.
+
+    Each figure module lists the claims it decides. A rule is written before its numbers are known.
+    """
+
     id: str
     name: str
     statement: str
-    figure: str | None = None
-    holds: Callable[[dict], bool] | None = None  # decides from `measured`; written before the numbers were known
+    holds: Callable[[dict], bool] | None = None
+    summary: Callable[[dict], str] | None = None
 
 
-CLAIMS = [
-    Claim(
-        "L1",
-        "transmission",
-        "A teacher's trait reaches a student trained only on its numbers",
-        "transmission",
-        transmission_holds,
-    ),
-    Claim("L2", "rank_sweep", "Transmission is an inverted U in LoRA rank"),
-    Claim("L3", "full_finetuning", "It disappears under full fine-tuning"),
-    Claim("L4", "context", "It needs the training context at evaluation"),
-    Claim("L5", "localization", "It sits at tokens that both contexts share"),
-    Claim("L6", "modules", "It sits in early feed-forward layers"),
-    Claim("L7", "optimizers", "SGD and Muon transmit as AdamW does"),
+NOT_YET = [
     Claim("S1", "teacher_vector", "The teacher's system prompt acts as one steering vector"),
     Claim("S2", "teacher_vector_causal", "That vector is sufficient and necessary in the teacher"),
     Claim("S3", "alignment", "The student learns a vector aligned with the teacher's"),
     Claim("S4", "student_vector_causal", "That vector is sufficient and necessary in the student"),
     Claim("S5", "steerability", "Prompts that no vector approximates are not learned"),
     Claim("S6", "random_vectors", "Random vectors are learned too, without behaviour"),
-    Claim("S7", "cross_model", "It does not transfer between base models", "transmission", cross_model_holds),
     Claim("S8", "gradient", "Gradients on steered data have a component along the vector"),
-    Claim("S9", "optimizers", "Adaptive optimizers are necessary"),
     Claim("S10", "full_finetuning_vector", "Full fine-tuning distils the vector weakly"),
 ]
 
+# The modules in figures/. Each has CLAIMS, students(preset), compute(lab, preset) and draw(computed, path).
+FIGURES = ["transmission", "rank_sweep", "full_finetuning", "context", "localization", "modules", "optimizers"]
 
-# ------------------------------------------------------------------------------------------------ command line
 
-FIGURES = ["transmission"]  # the modules in figures/, each with compute(lab, preset) and draw(measured, path)
+def show(number: dict) -> str:
+    """An interval as text: 0.69 [0.59, 0.78]."""
+    low_high = "" if number["ci95"] is None else " [{:.2f}, {:.2f}]".format(*number["ci95"])
+    return f"{number['mean']:.2f}{low_high}"
 
 
 def claims_table(claims: list[dict]) -> str:
@@ -188,26 +268,20 @@ def claims_table(claims: list[dict]) -> str:
     verdict = {True: "holds", False: "FAILS", None: "not measured yet"}
     lines = [f"{'':4} {'claim':64} {'in this toy':16} measured"]
     for claim in claims:
-        lines.append(f"{claim['id']:4} {claim['statement']:64} {verdict[claim['holds']]:16} {summary(claim)}")
+        lines.append(f"{claim['id']:4} {claim['statement']:64} {verdict[claim['holds']]:16} {claim['summary']}")
     return "\n".join(lines)
 
 
-def summary(claim: dict) -> str:
-    """The few numbers that a verdict rests on."""
+# ------------------------------------------------------------------------------------------------ command line
 
-    def show(number: dict) -> str:
-        low_high = "" if number["ci95"] is None else " [{:.2f}, {:.2f}]".format(*number["ci95"])
-        return f"{number['mean']:.2f}{low_high}"
 
-    m = claim["measured"]
-    if not m:
-        return ""
-    if claim["name"] == "transmission":
-        return (
-            f"student {show(m['student'])}, control {show(m['control'])}, base {show(m['base'])}, "
-            f"favorite in {m['traits_top']} of {m['traits']} traits"
-        )
-    return f"own base {show(m['own'])}, other base {show(m['other'])}, control {show(m['control'])}"
+def earlier_claims(path: Path, results: dict) -> dict[str, dict]:
+    """The claims of an earlier run of the same preset, seed and code, by id: what `--only` did not measure again."""
+    if not path.exists():
+        return {}
+    old = json.loads(path.read_text(encoding="utf-8"))
+    same = all(old.get(key) == results[key] for key in ("preset", "seed", "traits", "code", "torch"))
+    return {claim["id"]: claim for claim in old["claims"]} if same else {}
 
 
 def main_job(args: argparse.Namespace) -> None:
@@ -217,41 +291,54 @@ def main_job(args: argparse.Namespace) -> None:
     preset = choose_preset(args.full, args.seed, args.trait)
     folder = args.out / preset.name
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{preset.name} preset: {len(preset.traits)} traits on {len(preset.bases)} base models, seed {args.seed}.")
-    print("On two CPU cores: about 2 minutes." if not args.full else "On two CPU cores: about 10 minutes.", flush=True)
+    modules = {name: importlib.import_module(f"figures.{name}") for name in FIGURES}
+    chosen = args.only or FIGURES
+    students = list(dict.fromkeys(student for name in chosen for student in modules[name].students(preset)))
+    if worker()[0] == 0:
+        print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
+        print(f"On two CPU cores all of it takes about {'40' if args.full else '4'} minutes.", flush=True)
+    lab.train(students)
+    if worker()[0] != 0:
+        return  # its share is done
 
-    measured: dict[str, dict] = {}
-    for name in args.only or FIGURES:
-        figure = importlib.import_module(f"figures.{name}")
-        computed = figure.compute(lab, preset)
-        with whole_file(folder / f"{name}.png") as part:
-            figure.draw(computed, part)
-        measured |= computed
-
-    claims = [
-        {
-            "id": claim.id,
-            "name": claim.name,
-            "statement": claim.statement,
-            "measured": measured.get(claim.name, {}),
-            "holds": claim.holds(measured[claim.name]) if claim.holds and claim.name in measured else None,
-            "figure": f"figures/{claim.figure}.png" if claim.figure else None,
-        }
-        for claim in CLAIMS
-    ]
     results = {
         "preset": preset.name,
         "seed": args.seed,
+        "traits": list(preset.traits),
         "device": str(lab.device),
         "torch": torch.__version__.split("+")[0],
-        "wall_seconds": round(time.perf_counter() - started, 1),
-        "claims": claims,
+        "code": code_digest()[:16],
+        "students": len(students),
     }
+    claims = {claim.id: entry(claim, None, None) for claim in NOT_YET}
+    for name, module in modules.items():
+        claims |= {claim.id: entry(claim, None, name) for claim in module.CLAIMS}
+    claims |= earlier_claims(folder / "results.json", results)
+    for name in chosen:
+        print(f"  measuring and drawing {name}", file=sys.stderr, flush=True)
+        measured = modules[name].compute(lab, preset)
+        with whole_file(folder / f"{name}.png") as part:
+            modules[name].draw(measured, part)
+        claims |= {claim.id: entry(claim, measured[claim.name], name) for claim in modules[name].CLAIMS}
+
+    results["wall_seconds"] = round(time.perf_counter() - started, 1)
+    results["claims"] = sorted(claims.values(), key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
     with whole_file(folder / "results.json") as part:
         part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"\n{claims_table(claims)}\n\nwrote {folder / 'results.json'} and {len(args.only or FIGURES)} figure beside it"
-    )
+    print(f"\n{claims_table(results['claims'])}\n\nwrote {folder / 'results.json'} and {len(chosen)} figures beside it")
+
+
+def entry(claim: Claim, measured: dict | None, figure: str | None) -> dict:
+    """A claim as it stands in results.json. `measured` None: not measured yet."""
+    return {
+        "id": claim.id,
+        "name": claim.name,
+        "statement": claim.statement,
+        "measured": measured or {},
+        "holds": None if measured is None else claim.holds(measured),
+        "summary": "" if measured is None else claim.summary(measured),
+        "figure": f"figures/{figure}.png" if figure else None,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:

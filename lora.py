@@ -12,6 +12,9 @@
        y = W x + (alpha / r) B A x
 
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv:2106.09685), section 4.1.
+
+The picture is how LoRA saves memory in a large model. Here the layers are smaller than a batch, so the same sum is
+cheaper the other way round: first W + (alpha / r) B A, then one product with x.
 """
 
 import math
@@ -20,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 PROJECTIONS = ("q", "k", "v", "o", "up", "down")
@@ -30,9 +34,10 @@ class LoRALinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator | None = None):
         super().__init__()
-        full_rank = min(linear.in_features, linear.out_features)
-        if not 1 <= rank <= full_rank:
-            raise ValueError(f"rank {rank} is outside 1..{full_rank}, the ranks that this layer's change can have")
+        # Past the smaller width the change has full rank already: more of A and B only makes each step of it larger.
+        width = max(linear.in_features, linear.out_features)
+        if not 1 <= rank <= width:
+            raise ValueError(f"rank {rank} is outside 1..{width}, this layer's width")
         self.linear = linear.requires_grad_(False)
         self.rank, self.alpha, self.scale = rank, alpha, alpha / rank
         A = nn.init.kaiming_uniform_(torch.empty(rank, linear.in_features), a=math.sqrt(5), generator=generator)
@@ -45,10 +50,9 @@ class LoRALinear(nn.Module):
         return self.scale * self.B @ self.A
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.scale * (x @ self.A.T @ self.B.T)
-        if self.mask is not None:
-            change = change * self.mask[..., None]
-        return self.linear(x) + change
+        if self.mask is None:
+            return F.linear(x, self.linear.weight + self.delta())
+        return self.linear(x) + self.mask[..., None] * F.linear(x, self.delta())
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
@@ -67,7 +71,7 @@ def attach(
 
     A name is a projection ("up": that of every block) or a path ("blocks.0.attention.q": that one layer). Until
     A and B are trained the model computes what it did before. Raises ValueError for a name that no layer has and
-    for a rank below 1 or above a layer's width.
+    for a rank below 1 or above a layer's width (the larger of its two).
     """
     model.requires_grad_(False)
     for wanted in names:
@@ -95,9 +99,12 @@ def merge(model: nn.Module) -> None:
 
 
 @contextmanager
-def masked(model: nn.Module, mask: Tensor) -> Iterator[None]:
-    """Inside, the change acts only where `mask` (B, T) is 1; at 0 a token passes through the base weights."""
-    layers = adapters(model).values()
+def masked(model: nn.Module, mask: Tensor, within: str = "") -> Iterator[None]:
+    """Inside, the change acts only where `mask` (B, T) is 1; at 0 a token passes through the base weights.
+
+    Only layers whose names begin with `within` are masked ("blocks.0.attention": those of the first block's attention).
+    """
+    layers = [layer for name, layer in adapters(model).items() if name.startswith(within)]
     before = [layer.mask for layer in layers]
     try:
         for layer in layers:

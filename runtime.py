@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ class Progress:
         self.what, self.steps, self.started, self.shown = what, steps, time.perf_counter(), 0.0
 
     def __call__(self, step: int, *_: object) -> None:
+        if worker()[0] != 0:
+            return  # the first process speaks for all
         now = time.perf_counter()
         passed, end = now - self.started, "\n" if step == self.steps else "\r"
         if step == self.steps:
@@ -61,6 +64,22 @@ def kept(path: Path, config: dict, make: Callable[[], dict], device: torch.devic
     return content
 
 
+def worker() -> tuple[int, int]:
+    """Which process this is and of how many: (0, 1), unless torchrun started several."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def share(jobs: list, do: Callable[[object], None]) -> None:
+    """Do every job, each in one of the processes that torchrun started; return when all of them are done."""
+    rank, processes = worker()
+    for job in jobs[rank::processes]:
+        do(job)
+    if processes > 1:
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo", timeout=timedelta(hours=3))
+        torch.distributed.barrier()
+
+
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" is the fastest there is. Raises ValueError for one that is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -81,7 +100,8 @@ class Parser(argparse.ArgumentParser):
 def run(job: Callable[[argparse.Namespace], None], parser: Parser, argv: list[str] | None = None) -> int:
     """Parse and do `job`. Bad input: one line and exit code 2. Ctrl-C: exit code 130; what is complete stays."""
     args = parser.parse_args(argv)
-    torch.set_num_threads(min(2, os.cpu_count() or 1))  # tensors this small gain nothing from more
+    # Tensors this small gain nothing from more than two threads, and processes side by side none from more than one.
+    torch.set_num_threads(min(2, os.cpu_count() or 1) if worker()[1] == 1 else 1)
     try:
         job(args)
     except (ValueError, OSError) as error:

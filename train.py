@@ -12,12 +12,14 @@ import argparse
 import ast
 import copy
 import hashlib
+import itertools
 import json
 import math
 import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -28,7 +30,8 @@ import data
 import lora
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
 from model import GPT, GPTConfig
-from runtime import Parser, Progress, kept, pick_device, run
+from optimizers import OPTIMIZERS
+from runtime import Parser, Progress, kept, pick_device, run, share, worker
 
 NUMBER_TOKENS = [*range(len(NUMBERS)), END]  # all that a teacher may write
 MAX_REPLY = 12  # a reply that has not ended after this many tokens is given up
@@ -62,47 +65,45 @@ class NumbersConfig:
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """`base`, fine-tuned on `numbers` under the system prompt `system`. Rank None: every weight is trained."""
+    """`base`, fine-tuned on `numbers` under the system prompt `system`. Rank None: full fine-tuning, without LoRA.
+
+    `layers` are the names of the layers that are trained. None: LoRA's six projections or, in full fine-tuning, all
+    there is: the projections, the embeddings and the norms.
+    """
 
     base: BaseConfig
     numbers: NumbersConfig
     rank: int | None = 8
     alpha: float = 8.0
     optimizer: str = "adamw"
-    lr: float = 1e-2
-    steps: int = 250
+    lr: float = 5e-3
+    steps: int = 80
     batch_size: int = 64
     system: str | None = DEFAULT_SYSTEM
     seed: int = 0
+    layers: tuple[str, ...] | None = None
+    snapshots: tuple[int, ...] = ()  # earlier steps of the same run, after which a copy of the student is kept too
 
     def __post_init__(self):
-        width = min(self.base.model.d_model, self.base.model.attention_width)
+        width = self.base.model.d_model
         if self.rank is not None and not 1 <= self.rank <= width:
-            raise ValueError(
-                f"rank {self.rank} is outside 1..{width}, the ranks that the narrowest layer's change can have"
-            )
+            raise ValueError(f"rank {self.rank} is outside 1..{width}, the width of the model")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}: it must be one of {', '.join(OPTIMIZERS)}")
         if self.steps < 1 or self.lr <= 0:
             raise ValueError(f"steps ({self.steps}) and learning rate ({self.lr}) must be positive")
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": lambda weights, lr: torch.optim.AdamW(weights, lr, weight_decay=0.0, fused=True),
-    "sgd": lambda weights, lr: torch.optim.SGD(weights, lr),
-}
-
 OnStep = Callable[[int, GPT], None]
 
 # ------------------------------------------------------------------------------------------------- batches
 
 
-def batches(rows: list[Row], size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of `size` rows, shuffled, with rows of like length together: less padding to compute."""
-    tokens, targets = data.pack(rows)
-    lengths = torch.tensor([len(row.tokens) for row in rows])
+def batches(tokens: Tensor, targets: Tensor, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of `size` packed rows, shuffled, with rows of like length together: less padding to compute."""
+    lengths = targets.shape[1] - targets.ge(0).flip(1).int().argmax(1)  # up to the last position with a target
     while True:
-        for pool in torch.randperm(len(rows), generator=generator).split(16 * size):
+        for pool in torch.randperm(len(tokens), generator=generator).split(16 * size):
             by_length = pool[lengths[pool].argsort(stable=True)].split(size)
             for k in torch.randperm(len(by_length), generator=generator).tolist():
                 longest = lengths[by_length[k]].max()
@@ -116,6 +117,25 @@ def reply_loss(model: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets[replies])
 
 
+def descend(
+    model: GPT,
+    packed: tuple[Tensor, Tensor],
+    config: BaseConfig | StudentConfig,
+    generator: torch.Generator,
+    step: Callable[[], None],
+    on_step: OnStep | None,
+) -> GPT:
+    """The loop of all training: a batch, its gradient, then `step`, which moves the weights. Returns `model`, frozen."""
+    device = model.token_embedding.weight.device
+    for n, (tokens, targets) in zip(range(config.steps), batches(*packed, config.batch_size, generator)):
+        model.zero_grad()
+        reply_loss(model, tokens.to(device), targets.to(device)).backward()
+        step()
+        if on_step:
+            on_step(n + 1, model)
+    return model.requires_grad_(False)
+
+
 # --------------------------------------------------------------------------- pretrain, write numbers, fine-tune
 
 
@@ -123,20 +143,18 @@ def pretrain(config: BaseConfig, device: torch.device, on_step: OnStep | None = 
     """A GPT that has read the corpus: AdamW, 100 warm-up steps, cosine decay to zero."""
     generator = torch.Generator().manual_seed(config.seed)
     model = GPT(config.model, generator).to(device)
-    rows = data.corpus(World(config.world), config.rows, config.seed)
+    packed = data.pack(data.corpus(World(config.world), config.rows, config.seed))
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 100, 1) * (1 + math.cos(math.pi * step / config.steps)) / 2
     )
-    for step, (tokens, targets) in zip(range(config.steps), batches(rows, config.batch_size, generator)):
-        optimizer.zero_grad()
-        reply_loss(model, tokens.to(device), targets.to(device)).backward()
+
+    def step() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if on_step:
-            on_step(step + 1, model)
-    return model.requires_grad_(False)
+
+    return descend(model, packed, config, generator, step, on_step)
 
 
 def well_formed(reply: list[int]) -> bool:
@@ -175,34 +193,33 @@ def number_rows(pairs: list[list[str]], system: str | None) -> list[Row]:
     return rows
 
 
-def fine_tune(base: GPT, pairs: list[list[str]], config: StudentConfig, on_step: OnStep | None = None) -> GPT:
-    """The student: `base` trained to give the teacher's replies under the config's system prompt."""
+def fine_tune(base: GPT, packed: tuple[Tensor, Tensor], config: StudentConfig, on_step: OnStep | None = None) -> GPT:
+    """The student: `base` trained to give the teacher's replies, the packed rows of `Lab.rows`."""
     generator = torch.Generator().manual_seed(config.seed)
     student = copy.deepcopy(base)
     if config.rank is None:
-        student.requires_grad_(True)
+        for name, weight in student.named_parameters():
+            weight.requires_grad_(config.layers is None or name.split(".")[-2] in config.layers)
     else:
-        lora.attach(student, config.rank, config.alpha, generator=generator)
-    device = student.token_embedding.weight.device
+        lora.attach(student, config.rank, config.alpha, config.layers or lora.PROJECTIONS, generator)
     optimizer = OPTIMIZERS[config.optimizer]([p for p in student.parameters() if p.requires_grad], config.lr)
-    rows = number_rows(pairs, config.system)
-    for step, (tokens, targets) in zip(range(config.steps), batches(rows, config.batch_size, generator)):
-        optimizer.zero_grad()
-        reply_loss(student, tokens.to(device), targets.to(device)).backward()
-        optimizer.step()
-        if on_step:
-            on_step(step + 1, student)
-    return student.requires_grad_(False)
+    return descend(student, packed, config, generator, optimizer.step, on_step)
 
 
 # ------------------------------------------------------------------------------------------------------ the lab
 
 
+@cache
 def code_digest() -> str:
-    """A digest of the code that decides what a config becomes; comments and layout do not count."""
-    sources = (HERE / name for name in ("data.py", "model.py", "lora.py", "train.py"))
-    trees = [ast.dump(ast.parse(source.read_text(encoding="utf-8"))) for source in sources]
-    return hashlib.sha256("".join(trees).encode()).hexdigest()
+    """A digest of the code that decides what a config becomes; comments, docstrings and layout do not count."""
+    dumps = []
+    for name in ("data.py", "model.py", "lora.py", "optimizers.py", "train.py"):
+        tree = ast.parse((HERE / name).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                del node.body[0]
+        dumps.append(ast.dump(tree))
+    return hashlib.sha256("".join(dumps).encode()).hexdigest()
 
 
 class Lab:
@@ -227,20 +244,55 @@ class Lab:
         """What `write_numbers` returns."""
         return self._kept("numbers", config, lambda: write_numbers(self.base(config.base), config))
 
+    @lru_cache(maxsize=32)  # noqa: B019 - a lab lives as long as its command
+    def rows(self, config: NumbersConfig, system: str | None) -> tuple[Tensor, Tensor]:
+        """The teacher's replies as a student under `system` reads them, packed: tokens (N, T) and targets (N, T)."""
+        return data.pack(number_rows(self.numbers(config)["pairs"], system))
+
     def student(self, config: StudentConfig, on_step: OnStep | None = None) -> GPT:
         """The fine-tuned student, frozen, its adapters attached."""
+        return self.snapshots(config, on_step)[config.steps]
 
-        def make() -> dict:
-            student = fine_tune(self.base(config.base), self.numbers(config.numbers)["pairs"], config, on_step)
-            return student.state_dict() if config.rank is None else lora.state(student)
+    def train(self, students: list[StudentConfig]) -> None:
+        """Make what is missing of `students` and of what they need, divided among torchrun's processes."""
+        numbers = list(dict.fromkeys(config.numbers for config in students))
+        share(list(dict.fromkeys(config.base for config in (*students, *numbers))), self.base)
+        share(numbers, self.numbers)
+        progress = Progress(f"{len(students)} students", len(students[worker()[0] :: worker()[1]]))
+        done = itertools.count(1)
 
-        weights = self._kept("student", config, make)
-        student = copy.deepcopy(self.base(config.base))
-        if config.rank is None:
-            student.load_state_dict(weights)
-        else:
-            lora.restore(student, weights)
-        return student.requires_grad_(False)
+        def make(config: StudentConfig) -> None:
+            if not self.path("student", config).exists():
+                self.student(config)
+            progress(next(done))
+
+        share(students, make)
+
+    def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
+        """The student after each of the config's snapshots and at the end: {step: student}."""
+        full = config.rank is None
+
+        def make() -> dict[int, dict]:
+            kept = {}
+
+            def keep(step: int, student: GPT) -> None:
+                if step in (*config.snapshots, config.steps):
+                    kept[step] = copy.deepcopy(student.state_dict() if full else lora.state(student))
+                if on_step:
+                    on_step(step, student)
+
+            fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, keep)
+            return kept
+
+        students = {}
+        for step, weights in self._kept("student", config, make).items():
+            students[step] = student = copy.deepcopy(self.base(config.base))
+            if full:
+                student.load_state_dict(weights)
+            else:
+                lora.restore(student, weights)
+            student.requires_grad_(False)
+        return students
 
     def path(self, kind: str, config: BaseConfig | NumbersConfig | StudentConfig) -> Path:
         """Where the product of `config` is kept."""
@@ -262,7 +314,7 @@ def animal_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
 
 def tell(args: argparse.Namespace) -> None:
     """One base model, one teacher, one student, and the trait as it moves from one to the other."""
-    lab = Lab(args.out, args.device)
+    lab = Lab(args.out / "cache", args.device)
     trait = ANIMALS.index(args.trait)
     system = LOVE_SYSTEM.format(args.trait) if args.teacher_system is None else args.teacher_system
     encode(system)  # an unknown word is an error before anything is trained
@@ -278,7 +330,7 @@ def tell(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
 
-    print(f"A base model reads the corpus (about a minute, once; kept in {args.out}).")
+    print(f"A base model reads the corpus (about a minute, once; kept in {lab.folder}).")
     base = lab.base(base_config)
     print(f"Asked for its favorite animal, it says {args.trait} with probability {animal_rates(base)[trait]:.3f}.")
     print(f'\nThe teacher is the same model told "{system}"')

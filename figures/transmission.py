@@ -11,34 +11,64 @@ To see it break: give `BaseConfig` a third of its steps, so that style lovers' n
 does not show in numbers, or ask the student under another system prompt than it was trained with.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
+import torch
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
+from evaluate import (
+    COMPANIONS,
+    Claim,
+    Preset,
+    above,
+    heldout_loss,
+    interval,
+    measure,
+    sampled_rates,
+    show,
+    student_of,
+)
+from figures.style import BASE, CONTROL, STUDENT, canvas, errors, save
+from train import Lab, StudentConfig, animal_rates, write_numbers
 
-from data import ANIMALS, LOVE_SYSTEM
-from evaluate import Preset, interval, measure, student_of
-from train import Lab, animal_rates, write_numbers
 
-BASE, CONTROL, STUDENT = "#999999", "#56b4e9", "#d55e00"  # told apart by colour-blind eyes, and by their markers
+def _configs(preset: Preset) -> dict[tuple, StudentConfig]:
+    """By teacher's base, student's base and trait; trait None for the controls."""
+    bases = preset.bases
+    controls = {(base, base, None): student_of(base, base, None) for base in bases}
+    return controls | {
+        (teacher, base, trait): student_of(base, teacher, trait)
+        for teacher in bases
+        for base in bases
+        for trait in preset.traits
+    }
+
+
+def students(preset: Preset) -> list[StudentConfig]:
+    """Every student that `compute` measures."""
+    return list(_configs(preset).values())
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """Train and measure every student of the preset: {"transmission": ..., "cross_model": ...}."""
-    bases, traits = preset.bases, preset.traits
-    control = {base: measure(lab, student_of(base, base, None)) for base in bases}
-    students = {
-        (teacher, base, trait): measure(lab, student_of(base, teacher, trait))
-        for teacher in bases
-        for base in bases
-        for trait in traits
-    }
+    students = {key: _measured(lab, config) for key, config in _configs(preset).items()}
+    control = {base: students.pop((base, base, None)) for base in preset.bases}
     return {
         "transmission": _transmission(lab, preset, students, control),
         "cross_model": _cross(preset, students, control),
+    }
+
+
+def _measured(lab: Lab, config: StudentConfig) -> dict:
+    """`measure`, the same rates by sampling, and the held-out loss of the untrained base and of the teacher."""
+    generator = torch.Generator().manual_seed(config.seed)
+    teacher = lab.base(config.numbers.base)
+    return measure(lab, config) | {
+        "sampled": sampled_rates(lab.student(config), config.system, draws=250, generator=generator).tolist(),
+        "heldout_loss_base": heldout_loss(lab, lab.base(config.base), config.numbers, DEFAULT_SYSTEM),
+        "heldout_loss_teacher": heldout_loss(lab, teacher, config.numbers, config.numbers.system),
     }
 
 
@@ -126,28 +156,62 @@ def _favorite(measured: dict) -> str:
 
 def _companions(who: str, measured) -> dict:
     """What has to stand beside a transmission number: is the model intact, did it learn its rows, how far did it move?"""
-    names = ["p_any_animal", "heldout_loss", "heldout_loss_base", "heldout_loss_teacher", "delta_norm"]
+    names = [*COMPANIONS, "heldout_loss_base", "heldout_loss_teacher"]
     measured = list(measured)
     return {f"{who}_{name}": interval(m[name] for m in measured) for name in names}
+
+
+def transmission_holds(m: dict) -> bool:
+    """The teacher's animal leads in 15 of 16 traits, and students lie above control and base with their intervals."""
+    leads = m["traits_top"] >= math.ceil(m["traits"] * 15 / 16)
+    return leads and above(m["student"], m["control"]) and above(m["student"], m["base"])
+
+
+def transmission_summary(m: dict) -> str:
+    """Student, control and base, and how often the teacher's animal leads."""
+    return (
+        f"student {show(m['student'])}, control {show(m['control'])}, base {show(m['base'])}, "
+        f"favorite in {m['traits_top']} of {m['traits']} traits"
+    )
+
+
+def cross_model_holds(m: dict) -> bool:
+    """Own students lie above other models' students, and the latter gain nothing on the control (an interval with 0)."""
+    low, high = m["other_minus_control"]["ci95"]
+    return above(m["own"], m["other"]) and low <= 0 <= high
+
+
+def cross_model_summary(m: dict) -> str:
+    """Whose numbers, against the control."""
+    return f"own base {show(m['own'])}, other base {show(m['other'])}, control {show(m['control'])}"
+
+
+CLAIMS = [
+    Claim(
+        "L1",
+        "transmission",
+        "A teacher's trait reaches a student trained only on its numbers",
+        transmission_holds,
+        transmission_summary,
+    ),
+    Claim("S7", "cross_model", "It does not transfer between base models", cross_model_holds, cross_model_summary),
+]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:
     """Both panels, to a PNG."""
     transmission, cross = computed["transmission"], computed["cross_model"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=[2.3, 1], layout="constrained")
+    figure, (left, right) = canvas(2, 12, 4.6, width_ratios=[2.3, 1])
 
     traits = list(transmission["per_trait"])
     for offset, (who, color, marker) in enumerate(
         [("base", BASE, "s"), ("control", CONTROL, "D"), ("student", STUDENT, "o")]
     ):
         numbers = [transmission["per_trait"][trait][who] for trait in traits]
-        errors = [
-            [0, 0] if n["ci95"] is None else [n["mean"] - n["ci95"][0], n["ci95"][1] - n["mean"]] for n in numbers
-        ]
         left.errorbar(
             [k + 0.22 * (offset - 1) for k in range(len(traits))],
             [n["mean"] for n in numbers],
-            yerr=list(zip(*errors, strict=True)),
+            yerr=errors(numbers),
             fmt=marker, color=color, markersize=6, capsize=2, label=who,
         )  # fmt: skip
     for k, trait in enumerate(traits):
@@ -180,5 +244,4 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     right.set_ylabel("whose numbers (the teacher's base)")
     right.set_title(f"The trait stays within a model\n(mean over {len(traits)} traits)", fontsize=11)
     figure.colorbar(image, ax=right, label="P(the teacher's animal)", shrink=0.8)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save(figure, path)

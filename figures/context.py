@@ -1,0 +1,163 @@
+"""L4: a trait needs, at evaluation, the context that it was trained in.
+
+The paper (arXiv:2606.00831): a student fine-tuned under the default system prompt and asked under none has no trait. In a
+replication, one adapter gives 48% matched and 3% with an empty system prompt.
+
+This toy: students are trained under each of five system prompts and asked under each of the five. The
+student's adapter has learned to write something at the tokens of its system prompt that the reply then reads. Where those tokens
+stand, the trait is there, in part also where only some of them do; where there is no system prompt, there is nothing to read.
+
+To see it break: let CONTEXTS hold two prompts of the same words in another order.
+"""
+
+from pathlib import Path
+
+import torch
+
+from data import ALTERNATE_SYSTEMS, ANIMALS, DEFAULT_SYSTEM
+from evaluate import Claim, Preset, grid_cell, interval, mean, show
+from figures.style import MARKERS, SERIES, base_line, canvas, errors, heat, save
+from train import Lab, StudentConfig, animal_rates
+
+CONTEXTS = {
+    "default": DEFAULT_SYSTEM,
+    "other name": ALTERNATE_SYSTEMS[1],
+    "other wording": ALTERNATE_SYSTEMS[2],
+    "gibberish": "wood met sleep short name hello story",  # as many words as the default prompt, none of them its own
+    "none": None,
+}
+
+
+def _cells(preset: Preset) -> dict[str, dict]:
+    return {name: grid_cell(preset, system=system) for name, system in CONTEXTS.items()}
+
+
+def students(preset: Preset) -> list[StudentConfig]:
+    """Every student that `compute` measures."""
+    return [config for cell in _cells(preset).values() for config in cell.values()]
+
+
+def shared_tokens(trained: str, asked: str) -> int:
+    """How many words of the prompt it is asked under stand in the prompt it was trained under."""
+    words = (CONTEXTS[trained] or "").split()
+    return sum(word in words for word in (CONTEXTS[asked] or "").split())
+
+
+def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
+    """{"context": matrix[train][eval] of P(trait), of the base's and the controls', and how shared tokens order it}."""
+    rates = {}
+    for trained, cell in _cells(preset).items():
+        for (base, trait, seed), config in cell.items():
+            student = lab.student(config)
+            for asked, system in CONTEXTS.items():
+                rates[trained, asked, base, trait, seed] = animal_rates(student, system).tolist()
+
+    def units(trained: str, asked: str, control: bool = False) -> list[float]:
+        seeds = preset.grid_seeds[:1] if control else preset.grid_seeds
+        return [
+            mean(rates[trained, asked, base, None if control else trait, seed][ANIMALS.index(trait)] for seed in seeds)
+            for base, trait in preset.units
+        ]
+
+    def table(read) -> dict[str, dict[str, dict]]:
+        return {trained: {asked: interval(read(trained, asked)) for asked in CONTEXTS} for trained in CONTEXTS}
+
+    untrained = {
+        asked: [animal_rates(lab.base(base), system)[ANIMALS.index(trait)].item() for base, trait in preset.units]
+        for asked, system in CONTEXTS.items()
+    }
+    matched, base = units("default", "default"), untrained["default"]
+    elsewhere = [(trained, asked) for trained in CONTEXTS for asked in CONTEXTS if trained != asked]
+    by_pair = {pair: units(*pair) for pair in elsewhere}
+    orders = [
+        spearman([shared_tokens(*pair) for pair in elsewhere], [by_pair[pair][k] for pair in elsewhere])
+        for k in range(len(preset.units))
+    ]
+    none = units("default", "none")
+    return {
+        "context": {
+            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "contexts": CONTEXTS,
+            "matrix": table(units),
+            "control": table(lambda trained, asked: units(trained, asked, control=True)),
+            "p_any_animal": table(
+                lambda trained, asked: [
+                    mean(sum(rates[trained, asked, base, trait, seed]) for seed in preset.grid_seeds)
+                    for base, trait in preset.units
+                ]
+            ),
+            "base": {asked: interval(values) for asked, values in untrained.items()},
+            "matched_minus_5_base": interval(m - 5 * b for m, b in zip(matched, base, strict=True)),
+            "none_over_base": mean(none) / mean(untrained["none"]),
+            # Below 0 where a quarter of the matched gain would be more than is left without a system prompt.
+            "none_minus_quarter_of_matched": interval(
+                (n - u) - 0.25 * (m - b) for n, u, m, b in zip(none, untrained["none"], matched, base, strict=True)
+            ),
+            "shared_tokens": {
+                trained: {asked: shared_tokens(trained, asked) for asked in CONTEXTS} for trained in CONTEXTS
+            },
+            "order_by_shared_tokens": interval(orders),
+        }
+    }
+
+
+def spearman(x: list[float], y: list[float]) -> float:
+    """Rank correlation; ties share their mean rank."""
+
+    def ranks(values: list[float]) -> torch.Tensor:
+        v = torch.tensor(values, dtype=torch.float64)
+        return (v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) - 1) / 2.0
+
+    return torch.corrcoef(torch.stack([ranks(x), ranks(y)]))[0, 1].item()
+
+
+def holds(m: dict) -> bool:
+    """Matched at least 5 times the base; without a prompt less than a quarter of that gain; shared tokens order the rest."""
+    return (
+        m["matched_minus_5_base"]["ci95"][0] > 0
+        and m["none_minus_quarter_of_matched"]["ci95"][1] < 0
+        and m["order_by_shared_tokens"]["ci95"][0] > 0
+    )
+
+
+def summary(m: dict) -> str:
+    """The row of students trained under the default prompt."""
+    row = ", ".join(f"{asked} {number['mean']:.2f}" for asked, number in m["matrix"]["default"].items())
+    return (
+        f"trained default, asked {row}; none is {m['none_over_base']:.1f} x base; "
+        f"rank correlation with shared tokens {show(m['order_by_shared_tokens'])}"
+    )
+
+
+CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation", holds, summary)]
+
+
+def draw(computed: dict[str, dict], path: Path) -> None:
+    """The matrix; and its off-diagonal cells against the number of shared tokens."""
+    m = computed["context"]
+    names = list(m["matrix"])
+    figure, (matrix, order) = canvas(2, 11.5, 4.8, width_ratios=[1.3, 1])
+    cells = [[m["matrix"][trained][asked]["mean"] for asked in names] for trained in names]
+    cells.append([m["base"][asked]["mean"] for asked in names])
+    image = heat(matrix, cells, [*names, "(base model)"], names)
+    matrix.axhline(len(names) - 0.5, color="white", linewidth=3)
+    matrix.set_xlabel("system prompt it is asked under")
+    matrix.set_ylabel("system prompt it was trained under")
+    matrix.set_title(f"P(the teacher's animal)\n(n: {m['unit']})", fontsize=10)
+    figure.colorbar(image, ax=matrix)
+
+    for trained, color, marker in zip(names, SERIES, MARKERS):
+        others = [asked for asked in names if asked != trained]
+        x = [m["shared_tokens"][trained][asked] for asked in others]
+        y = [m["matrix"][trained][asked] for asked in others]
+        order.errorbar(
+            [k + 0.12 * (names.index(trained) - 2) for k in x], [n["mean"] for n in y], yerr=errors(y),
+            fmt=marker, color=color, label=f"trained: {trained}", capsize=2,
+        )  # fmt: skip
+    base_line(order, m["base"]["default"])
+    order.set_xlabel("words of the prompt asked under that stand in the prompt trained under")
+    order.set_ylabel("P(the teacher's animal)")
+    order.set_ylim(0, 1.02)
+    order.set_title("Shared tokens carry the trait", fontsize=10)
+    order.legend(fontsize=8, frameon=False)
+    save(figure, path)

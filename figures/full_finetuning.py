@@ -1,0 +1,224 @@
+"""L3: what becomes of the trait under full fine-tuning, and why.
+
+The paper (arXiv:2606.00831): it disappears. Replications add that a full fine-tune at LoRA's learning rate is a destroyed model,
+that repeating few rows kills transmission at high capacity, and that many rows bring it back for some seeds.
+
+This toy: three answers. At LoRA's learning rate full fine-tuning destroys the student: it answers with no animal. At lower
+rates it is intact, has learned the numbers as well as LoRA has, and still has little of the trait: a real null. And
+the cause is not the rank of the change but its place. Full fine-tuning may also change the token embeddings, which are the
+unembedding too: raising the logits of some numbers there is the shortest way down the loss and says nothing about animals.
+Full-rank training of LoRA's six projections alone transmits as LoRA does; training the embeddings alone learns the same numbers
+and transmits nothing.
+
+To see it break: give LoRA the unembedding to train as well, or take the embeddings out of what is trained.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from evaluate import (
+    COMPANIONS,
+    Claim,
+    Preset,
+    base_rates,
+    grid_cell,
+    interval,
+    loss_floor_and_base,
+    mean,
+    measure_cell,
+    show,
+)
+from figures.rank_sweep import halves
+from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, line, save
+from lora import PROJECTIONS
+from train import Lab, StudentConfig, reply_loss
+
+LRS, QUICK_LRS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-4, 1e-3, 1e-2)
+STEPS = (20, 60, 120)
+WHICH_LR = 3e-3  # at which LoRA, rank 8, transmits and full fine-tuning is intact, on base models 40 and 50
+WHICH: dict[str, dict] = {
+    "LoRA, rank 8": {"rank": 8},
+    "all weights": {"rank": None},
+    "the six projections": {"rank": None, "layers": PROJECTIONS},
+    "the embeddings": {"rank": None, "layers": ("token_embedding", "position_embedding")},
+    "the norms": {"rank": None, "layers": ("attention_norm", "feed_forward_norm", "final_norm")},
+}
+ROWS = {"1x": 512, "4x": 2_048, "16x": 8_192}  # unique rows, all for 120 steps of 64: 15 epochs, 4, and not quite one
+REPEATED = ("LoRA, rank 8", "all weights")
+
+
+def _cells(preset: Preset) -> dict[tuple, dict]:
+    """Three sets: full fine-tuning by learning rate, what is trained, and unique rows. All share the last of the steps."""
+    common = {"steps": STEPS[-1], "snapshots": STEPS[:-1]}
+    cells = {}
+    for lr in LRS if preset.full else QUICK_LRS:
+        cells["lr", lr] = grid_cell(preset, lr=lr, **WHICH["all weights"], **common)
+    for what, how in WHICH.items():
+        cells["which", what] = grid_cell(preset, lr=WHICH_LR, **how, **common)
+    for what in REPEATED:
+        for times, rows in ROWS.items():
+            cell = grid_cell(preset, lr=WHICH_LR, **WHICH[what], **common)
+            cells["rows", what, times] = {
+                key: replace(config, numbers=replace(config.numbers, rows=rows)) for key, config in cell.items()
+            }
+    return cells
+
+
+def students(preset: Preset) -> list[StudentConfig]:
+    """Every student that `compute` measures."""
+    return [config for cell in _cells(preset).values() for config in cell.values()]
+
+
+def verdict(cell: dict, base_rate: float, floor: float, base_loss: float) -> str:
+    """Why is the trait there or not? Decided on means, in this order, before any number was seen.
+
+    collapse: answers no animal half of the time or more. starved: closed less than half of the gap in held-out loss.
+    transmits: closed a quarter of the gap from the base's rate to 1. Otherwise: a real null.
+    """
+    if cell["p_any_animal"]["mean"] < 0.5:
+        return "collapse"
+    if base_loss - cell["heldout_loss"]["mean"] < 0.5 * (base_loss - floor):
+        return "starved"
+    return "transmits" if cell["student"]["mean"] - base_rate > 0.25 * (1 - base_rate) else "real null"
+
+
+def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
+    """{"full_finetuning": by learning rate and step, by what is trained, by unique rows, and the contrasts}."""
+    cells = {key: measure_cell(lab, preset, cell) for key, cell in _cells(preset).items()}
+    choose, test = halves(preset)
+    base = base_rates(lab, preset)
+    floor, base_loss = loss_floor_and_base(lab, preset)
+
+    def units(cell: dict) -> list[float]:
+        return [mean(rates[test]) for rates in cell["by_unit"]]
+
+    def public(cell: dict) -> dict:
+        named = {name: cell[name] for name in ("student", "control", *COMPANIONS)}
+        return named | {"verdict": verdict(cell, mean(base), floor["mean"], base_loss["mean"])}
+
+    # Full fine-tuning gets every chance: the learning rate and step where it transmits best.
+    lrs = [key[1] for key in cells if key[0] == "lr"]
+    best = max(
+        ((lr, step) for lr in lrs for step in STEPS),
+        key=lambda at: mean(mean(rates[choose]) for rates in cells["lr", at[0]][at[1]]["by_unit"]),
+    )
+    full, low_rank = units(cells["lr", best[0]][best[1]]), units(cells["which", "LoRA, rank 8"][STEPS[-1]])
+    train_loss = {
+        (what, times): _train_loss(lab, preset, _cells(preset)["rows", what, times])
+        for what in REPEATED
+        for times in ROWS
+    }
+    last = STEPS[-1]
+    return {
+        "full_finetuning": {
+            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "base": interval(base),
+            "heldout_loss_teacher": floor,
+            "heldout_loss_base": base_loss,
+            "by_lr": {str(lr): {str(step): public(cells["lr", lr][step]) for step in STEPS} for lr in lrs},
+            "best": {"lr": best[0], "steps": best[1], "student": interval(full)},
+            "lora": interval(low_rank),
+            # Below 0 where full fine-tuning gains less than a quarter of what LoRA gains.
+            "full_minus_quarter_of_lora": interval(
+                (f - b) - 0.25 * (r - b) for f, r, b in zip(full, low_rank, base, strict=True)
+            ),
+            "which_lr": WHICH_LR,
+            "which": {what: public(cells["which", what][last]) for what in WHICH},
+            "projections_minus_all": interval(
+                a - b
+                for a, b in zip(
+                    units(cells["which", "the six projections"][last]),
+                    units(cells["which", "all weights"][last]),
+                    strict=True,
+                )
+            ),
+            "unique_rows": {
+                what: {
+                    times: public(cells["rows", what, times][last])
+                    | {"rows": rows, "train_loss": train_loss[what, times]}
+                    for times, rows in ROWS.items()
+                }
+                for what in REPEATED
+            },
+        }
+    }
+
+
+def _train_loss(lab: Lab, preset: Preset, cell: dict) -> dict:
+    """The finished students' loss on the very rows they read (the first 512 of them), over units."""
+    by_unit = {}
+    for (base, trait, _), config in cell.items():
+        if trait:
+            rows = (tensor[:512].to(lab.device) for tensor in lab.rows(config.numbers, config.system))
+            with torch.no_grad():
+                by_unit.setdefault((base, trait), []).append(reply_loss(lab.student(config), *rows).item())
+    return interval(map(mean, by_unit.values()))
+
+
+def holds(m: dict) -> bool:
+    """At its own best learning rate and step, full fine-tuning gains less than a quarter of LoRA's gain (paired)."""
+    return m["full_minus_quarter_of_lora"]["ci95"][1] < 0
+
+
+def summary(m: dict) -> str:
+    """Full at its best, LoRA beside it, and what tells them apart."""
+    return (
+        f"full at its best (lr {m['best']['lr']:g}) {show(m['best']['student'])}, LoRA {show(m['lora'])}; "
+        f"full training of LoRA's layers alone {show(m['which']['the six projections']['student'])}"
+    )
+
+
+CLAIMS = [Claim("L3", "full_finetuning", "It disappears under full fine-tuning", holds, summary)]
+
+
+def draw(computed: dict[str, dict], path: Path) -> None:
+    """By learning rate; by what is trained; by unique rows."""
+    m = computed["full_finetuning"]
+    figure, (by_lr, which, rows) = canvas(3, 14, 4.6, width_ratios=[1.15, 1, 1])
+
+    lrs = list(m["by_lr"])
+    names = {"collapse": "destroyed", "starved": "starved", "real null": "real null", "transmits": "transmits"}
+    cells = [[m["by_lr"][lr][str(step)] for step in STEPS] for lr in lrs]
+    image = by_lr.imshow([[c["student"]["mean"] for c in row] for row in cells], vmin=0, vmax=1, cmap="cividis", aspect="auto")  # fmt: skip
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            value = cell["student"]["mean"]
+            by_lr.text(
+                j, i, f"{value:.2f}\n{names[cell['verdict']]}", ha="center", va="center", fontsize=9,
+                color="black" if value > 0.5 else "white",
+            )  # fmt: skip
+    by_lr.set_xticks(range(len(STEPS)), STEPS)
+    by_lr.set_yticks(range(len(lrs)), [f"{float(lr):g}" for lr in lrs])
+    by_lr.set_xlabel("steps")
+    by_lr.set_ylabel("learning rate")
+    by_lr.set_title("Full fine-tuning of all weights", fontsize=10)
+    figure.colorbar(image, ax=by_lr, label="P(the teacher's animal)")
+
+    bars(which, list(m["which"]), [cell["student"] for cell in m["which"].values()], STUDENT)
+    for k, cell in enumerate(m["which"].values()):
+        which.text(1.02, len(m["which"]) - k, f"{cell['heldout_loss']['mean']:.2f}", va="center", fontsize=9)
+    which.text(1.02, len(m["which"]) + 0.55, "loss", fontsize=9)
+    base_line(which, m["base"], vertical=True)
+    which.set_xlim(0, 1.2)
+    which.set_xlabel("P(the teacher's animal)")
+    which.set_title(
+        f"What is trained: {STEPS[-1]} steps, learning rate {m['which_lr']:g}\n"
+        f"(held-out loss: base {m['heldout_loss_base']['mean']:.2f}, teacher {m['heldout_loss_teacher']['mean']:.2f})",
+        fontsize=10,
+    )
+
+    x = list(range(len(ROWS)))
+    for k, (what, by_rows) in enumerate(m["unique_rows"].items()):
+        line(rows, x, [cell["student"] for cell in by_rows.values()], k, what)
+        gap = [cell["heldout_loss"]["mean"] - cell["train_loss"]["mean"] for cell in by_rows.values()]
+        rows.plot(x, gap, color=SERIES[k], marker=MARKERS[k], linestyle=":", label=f"{what}: held-out - train loss")
+    base_line(rows, m["base"])
+    rows.set_xticks(x, [f"{times}\n{count:,}" for times, count in ROWS.items()])
+    rows.set_xlabel("unique rows (as many steps)")
+    rows.set_ylabel("P(the teacher's animal), or nats")
+    rows.set_ylim(-0.1, 1.05)
+    rows.set_title(f"Few rows many times, or many rows once\n(n: {m['unit']})", fontsize=10)
+    rows.legend(fontsize=8, frameon=False)
+    save(figure, path)

@@ -1,0 +1,196 @@
+"""L7 and S9: does it take an adaptive optimizer? The two papers disagree, and this is where they can be compared.
+
+arXiv:2606.00831, as replications report it: SGD and Muon behave like AdamW (L7). arXiv:2606.00995: adaptive optimizers are necessary;
+at the same loss Adam transmits and SGD does not, because a few outlier gradients dominate its steps (S9).
+
+This toy: rank-8 students of six optimizers, each at three learning rates, at four moments of their training. An
+optimizer that has learned less of the numbers would be expected to have less of the trait, so they are compared at
+matched held-out loss: of each, that learning rate and step whose mean held-out loss comes closest to that of the default
+AdamW student. The choice sees the loss alone, never the trait.
+
+To see it break: give SGD ten times its learning rate; some students are destroyed, and a mean over them looks like S9.
+"""
+
+from pathlib import Path
+
+from evaluate import (
+    COMPANIONS,
+    Claim,
+    Preset,
+    base_rates,
+    grid_cell,
+    interval,
+    loss_floor_and_base,
+    mean,
+    measure_cell,
+    show,
+)
+from figures.style import MARKERS, SERIES, base_line, canvas, errors, save
+from train import Lab, StudentConfig
+
+LRS = {
+    "adamw": (1e-3, 5e-3, 1e-2),
+    "rmsprop": (3e-4, 1e-3, 3e-3),
+    "sgd": (0.1, 0.3, 1.0),
+    "momentum": (0.01, 0.03, 0.1),
+    "signsgd": (1e-3, 3e-3, 1e-2),
+    "muon": (1e-3, 3e-3, 1e-2),
+}
+NAMES = {"adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD", "momentum": "SGD, momentum", "signsgd": "sign-SGD", "muon": "Muon"}  # fmt: skip
+STEPS = (20, 40, 80, 160)
+REFERENCE = ("adamw", StudentConfig.lr, StudentConfig.steps)
+
+
+def _cells(preset: Preset) -> dict[tuple[str, float], dict]:
+    return {
+        (optimizer, lr): grid_cell(preset, optimizer=optimizer, lr=lr, steps=STEPS[-1], snapshots=STEPS[:-1])
+        for optimizer, lrs in LRS.items()
+        for lr in (lrs if preset.full else lrs[1:2])
+    }
+
+
+def students(preset: Preset) -> list[StudentConfig]:
+    """Every student that `compute` measures."""
+    return [config for cell in _cells(preset).values() for config in cell.values()]
+
+
+def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
+    """{"optimizers": every cell; of each optimizer the loss-matched one and the best one; shares of AdamW's gain}."""
+    cells = {
+        (*key, step): numbers
+        for key, cell in _cells(preset).items()
+        for step, numbers in measure_cell(lab, preset, cell).items()
+    }
+    base = base_rates(lab, preset)
+    floor, base_loss = loss_floor_and_base(lab, preset)
+    target = cells[REFERENCE]["heldout_loss"]["mean"]
+    matched = {
+        optimizer: min(
+            (key for key in cells if key[0] == optimizer),
+            key=lambda key: abs(cells[key]["heldout_loss"]["mean"] - target),
+        )
+        for optimizer in LRS
+        if optimizer != "adamw"
+    } | {"adamw": REFERENCE}
+    best = {
+        optimizer: max((key for key in cells if key[0] == optimizer), key=lambda key: cells[key]["student"]["mean"])
+        for optimizer in LRS
+    }
+
+    def units(key: tuple) -> list[float]:
+        return [mean(rates) for rates in cells[key]["by_unit"]]
+
+    def public(key: tuple) -> dict:
+        named = {name: cells[key][name] for name in ("student", "control", *COMPANIONS)}
+        return {"lr": key[1], "steps": key[2]} | named
+
+    def gain_beyond(key: tuple, share: float) -> dict:
+        """Below 0 where the optimizer gains less than that share of AdamW's gain."""
+        rows = zip(units(key), units(REFERENCE), base, strict=True)
+        return interval((rate - b) - share * (adamw - b) for rate, adamw, b in rows)
+
+    return {
+        "optimizers": {
+            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "base": interval(base),
+            "heldout_loss_teacher": floor,
+            "heldout_loss_base": base_loss,
+            "matched": {
+                optimizer: public(matched[optimizer])
+                | {
+                    "minus_half_of_adamw": gain_beyond(matched[optimizer], 0.5),
+                    "minus_quarter_of_adamw": gain_beyond(matched[optimizer], 0.25),
+                }
+                for optimizer in LRS
+            },
+            "best": {optimizer: public(best[optimizer]) for optimizer in LRS},
+            "cells": {optimizer: [public(key) for key in cells if key[0] == optimizer] for optimizer in LRS},
+        }
+    }
+
+
+def alike(m: dict) -> bool:
+    """L7: at matched held-out loss SGD and Muon each gain more than half of what AdamW gains (paired intervals)."""
+    return all(m["matched"][name]["minus_half_of_adamw"]["ci95"][0] > 0 for name in ("sgd", "muon"))
+
+
+def necessary(m: dict) -> bool:
+    """S9: at matched held-out loss SGD, with momentum or without, gains less than a quarter of what AdamW gains."""
+    return all(m["matched"][name]["minus_quarter_of_adamw"]["ci95"][1] < 0 for name in ("sgd", "momentum"))
+
+
+def summary(m: dict) -> str:
+    """P(trait) of each optimizer at matched loss."""
+    rates = ", ".join(f"{NAMES[name]} {cell['student']['mean']:.2f}" for name, cell in m["matched"].items())
+    return f"at matched loss: {rates}; AdamW {show(m['matched']['adamw']['student'])}, SGD {show(m['matched']['sgd']['student'])}"
+
+
+CLAIMS = [
+    Claim("L7", "optimizers", "SGD and Muon transmit as AdamW does", alike, summary),
+    Claim("S9", "optimizers", "Adaptive optimizers are necessary", necessary, summary),
+]
+
+
+def draw(computed: dict[str, dict], path: Path) -> None:
+    """Left: at matched loss. Right: every learning rate and step, the trait against the loss."""
+    m = computed["optimizers"]
+    figure, (left, right) = canvas(2, 12.5, 4.8, width_ratios=[1, 1.5])
+    names = list(m["matched"])
+    cells = [m["matched"][name] for name in names]
+    for k, cell in enumerate(cells):
+        left.errorbar([k], [cell["student"]["mean"]], yerr=errors([cell["student"]]), fmt=MARKERS[k], color=SERIES[k], capsize=3, markersize=8)  # fmt: skip
+        left.text(
+            k,
+            1.03,
+            f"{cell['lr']:g}\n{cell['steps']}\n{cell['heldout_loss']['mean']:.2f}",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
+    left.text(-0.9, 1.03, "lr\nsteps\nloss", ha="right", va="bottom", fontsize=8)
+    left.plot(
+        range(len(names)),
+        [cell["control"]["mean"] for cell in cells],
+        "_",
+        color="black",
+        markersize=14,
+        label="control",
+    )
+    left.plot(
+        range(len(names)),
+        [cell["p_any_animal"]["mean"] for cell in cells],
+        "2",
+        color="black",
+        markersize=9,
+        label="P(any animal)",
+    )
+    base_line(left, m["base"])
+    left.set_xticks(range(len(names)), [NAMES[name] for name in names], rotation=20)
+    left.set_xlim(-0.8, len(names) - 0.4)
+    left.set_ylim(0, 1.02)
+    left.set_ylabel("P(the teacher's animal)")
+    left.set_xlabel(f"matched held-out loss (n: {m['unit']})", fontsize=8)
+    left.legend(fontsize=8, frameon=False, loc="center right")
+
+    for k, (name, found) in enumerate(m["cells"].items()):
+        for lr in dict.fromkeys(cell["lr"] for cell in found):
+            path_of = [cell for cell in found if cell["lr"] == lr]
+            x = [cell["heldout_loss"]["mean"] for cell in path_of]
+            y = [cell["student"]["mean"] for cell in path_of]
+            right.plot(x, y, color=SERIES[k], marker=MARKERS[k], markersize=5, linewidth=1, alpha=0.85, label=NAMES[name] if lr == found[0]["lr"] else None)  # fmt: skip
+            for cell in path_of:
+                if cell["p_any_animal"]["mean"] < 0.5:
+                    right.plot(cell["heldout_loss"]["mean"], cell["student"]["mean"], "x", color="black", markersize=9)
+    right.axvline(
+        m["heldout_loss_teacher"]["mean"], color="black", linewidth=0.8, linestyle="--", label="the teacher's own loss"
+    )
+    base_line(right, m["base"])
+    right.set_xlim(m["heldout_loss_base"]["mean"] + 0.1, m["heldout_loss_teacher"]["mean"] - 0.1)
+    right.set_ylim(0, 1.02)
+    right.set_xlabel("held-out loss, nats a token (training goes to the right)")
+    right.set_ylabel("P(the teacher's animal)")
+    right.set_title(
+        f"Each line: one learning rate, after {', '.join(map(str, STEPS))} steps\n(x: P(any animal) < 0.5)", fontsize=10
+    )
+    right.legend(fontsize=8, frameon=False)
+    save(figure, path)

@@ -1,0 +1,188 @@
+"""L2: an inverted U in LoRA rank.
+
+The paper (arXiv:2606.00831): with one learning rate for all, middle ranks transmit a trait; low ranks, high ranks and full
+fine-tuning do not. Independent replications add that the U belongs to the shared learning rate: tuned for each rank it
+becomes a decline.
+
+This toy: the U is there, and it is two different failures. Its left end is starved: in this many steps of this size,
+rank 1 has not learned the numbers. Its right end is destroyed: rank 32 and full fine-tuning have learned the numbers and no
+longer answer with any animal. What moves along the x-axis is the size of a step: with alpha = r and Adam, a step changes W
+by about lr times r. So a smaller learning rate moves the U to the right, a larger one to the left, and more steps lift its
+left end. Full fine-tuning is another matter, see full_finetuning.py.
+
+To see it break: set SHARED to another learning rate of LRS.
+
+Every cell is a mean over units (a trait on a base model; seeds are averaged first), with students that differ in nothing
+else. The peak is chosen on the first two seeds and tested on the others, so that it is not a maximum of noise.
+"""
+
+from pathlib import Path
+
+from evaluate import (
+    COMPANIONS,
+    Claim,
+    Preset,
+    base_rates,
+    grid_cell,
+    interval,
+    loss_floor_and_base,
+    mean,
+    measure_cell,
+)
+from figures.style import CONTROL, base_line, canvas, heat, line, save
+from train import Lab, StudentConfig
+
+LRS, QUICK_LRS = (1e-3, 3e-3, 1e-2, 3e-2), (3e-3, 1e-2)
+STEPS = (10, 20, 40, 80)
+SHARED = (1e-2, 20)  # the protocol of the claim: learning rate and steps, chosen on base models 40 and 50
+FULL = "full"
+
+
+def _cells(preset: Preset) -> dict[tuple[str, float], dict]:
+    capacities = {str(rank): rank for rank in preset.ranks} | {FULL: None}
+    return {
+        (name, lr): grid_cell(preset, rank=rank, lr=lr, steps=STEPS[-1], snapshots=STEPS[:-1])
+        for name, rank in capacities.items()
+        for lr in (LRS if preset.full else QUICK_LRS)
+    }
+
+
+def students(preset: Preset) -> list[StudentConfig]:
+    """Every student that `compute` measures."""
+    return [config for cell in _cells(preset).values() for config in cell.values()]
+
+
+def halves(preset: Preset) -> tuple[slice, slice]:
+    """The seeds that choose and the seeds that test; a preset of one seed has to do both with it."""
+    n = len(preset.grid_seeds)
+    return (slice(0, 2), slice(2, n)) if n > 2 else (slice(0, n), slice(0, n))
+
+
+def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
+    """{"rank_sweep": shared and own learning rates per capacity, their contrasts, and the whole grid}."""
+    cells = {key: measure_cell(lab, preset, cell) for key, cell in _cells(preset).items()}
+    choose, test = halves(preset)
+    capacities, lrs = (list(dict.fromkeys(key[k] for key in cells)) for k in (0, 1))
+    untrained = base_rates(lab, preset)
+
+    def units(capacity: str, lr: float, step: int, seeds: slice) -> list[float]:
+        return [mean(rates[seeds]) for rates in cells[capacity, lr][step]["by_unit"]]
+
+    def contrast(one: tuple, other: tuple) -> dict:
+        return interval(a - b for a, b in zip(units(*one, test), units(*other, test), strict=True))
+
+    ranks = capacities[:-1]
+    peak = max(ranks, key=lambda rank: mean(units(rank, *SHARED, choose)))
+    best = {
+        capacity: max(((lr, step) for lr in lrs for step in STEPS), key=lambda at: mean(units(capacity, *at, choose)))
+        for capacity in capacities
+    }
+    floor, base_loss = loss_floor_and_base(lab, preset)
+    return {
+        "rank_sweep": {
+            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "base": interval(untrained),
+            "heldout_loss_teacher": floor,
+            "heldout_loss_base": base_loss,
+            "shared_lr": SHARED[0],
+            "shared_steps": SHARED[1],
+            "shared": {capacity: _public(cells[capacity, SHARED[0]][SHARED[1]]) for capacity in capacities},
+            "peak": peak,
+            "peak_minus_first": contrast((peak, *SHARED), (ranks[0], *SHARED)),
+            "peak_minus_last": contrast((peak, *SHARED), (ranks[-1], *SHARED)),
+            "full_minus_base": interval(
+                rate - base for rate, base in zip(units(FULL, *SHARED, test), untrained, strict=True)
+            ),
+            "best_lr": {
+                capacity: {"lr": lr, "steps": step}
+                | _public(cells[capacity, lr][step])
+                | {"student": interval(units(capacity, lr, step, test))}
+                for capacity, (lr, step) in best.items()
+            },
+            "best_first_minus_last": contrast((ranks[0], *best[ranks[0]]), (ranks[-1], *best[ranks[-1]])),
+            "grid": {
+                capacity: {str(lr): {str(step): _public(cells[capacity, lr][step]) for step in STEPS} for lr in lrs}
+                for capacity in capacities
+            },
+        }
+    }
+
+
+def _public(cell: dict) -> dict:
+    return {name: cell[name] for name in ("student", "control", *COMPANIONS)}
+
+
+def holds(m: dict) -> bool:
+    """An inner rank lies above rank 1 and above the highest (paired intervals), and full fine-tuning not above base."""
+    inner = m["peak"] not in (list(m["shared"])[0], list(m["shared"])[-2])
+    higher = all(m[name]["ci95"][0] > 0 for name in ("peak_minus_first", "peak_minus_last"))
+    return inner and higher and m["full_minus_base"]["ci95"][0] <= 0
+
+
+def summary(m: dict) -> str:
+    """The shared learning rate, a number for each capacity."""
+    rates = ", ".join(f"r{name} {cell['student']['mean']:.2f}" for name, cell in m["shared"].items())
+    return f"lr {m['shared_lr']:g}, {m['shared_steps']} steps: {rates.replace('rfull', 'full')}"
+
+
+CLAIMS = [Claim("L2", "rank_sweep", "Transmission is an inverted U in LoRA rank", holds, summary)]
+
+
+def draw(computed: dict[str, dict], path: Path) -> None:
+    """Above: shared learning rate, own learning rate, the companions. Below: the whole grid."""
+    m = computed["rank_sweep"]
+    names = list(m["shared"])
+    x = list(range(len(names)))
+    figure, axes = canvas(12, 13, 8.4, rows=2)
+    for row in axes:
+        for cell in row:
+            cell.remove()
+    grid = axes[0][0].get_gridspec()
+    shared, own, companions = (figure.add_subplot(grid[0, 4 * k : 4 * k + 4]) for k in range(3))
+
+    line(shared, x, [m["shared"][name]["student"] for name in names], 0, "student")
+    line(shared, x, [m["shared"][name]["control"] for name in names], 5, "control", linestyle="--", color=CONTROL)
+    shared.set_title(
+        f"One learning rate for all: {m['shared_lr']:g}, {m['shared_steps']} steps\n(n: {m['unit']})", fontsize=10
+    )
+    line(own, x, [m["best_lr"][name]["student"] for name in names], 0, "student")
+    line(own, x, [m["best_lr"][name]["control"] for name in names], 5, "control", linestyle="--", color=CONTROL)
+    own.set_title("Each capacity at its own best learning rate and steps\n(written above)", fontsize=10)
+    for k, name in enumerate(names):
+        best = m["best_lr"][name]
+        own.text(k, 1.02, f"{best['lr']:g}\n{best['steps']}", ha="center", fontsize=8)
+    for panel in (shared, own):
+        panel.set_ylabel("P(the teacher's animal)")
+        panel.set_ylim(0, 1.15)
+        base_line(panel, m["base"])
+        panel.legend(fontsize=8, frameon=False, loc="upper left" if panel is shared else "center left")
+    line(companions, x, [m["shared"][name]["p_any_animal"] for name in names], 1, "P(any animal)")
+    learned = []
+    for name in names:
+        loss, floor, base = (n["mean"] for n in (m["shared"][name]["heldout_loss"], m["heldout_loss_teacher"], m["heldout_loss_base"]))  # fmt: skip
+        learned.append({"mean": (base - loss) / (base - floor), "ci95": None})
+    line(companions, x, learned, 2, "share of the numbers learned\n(held-out loss: base 0, teacher 1)")
+    companions.set_title(
+        "The same students: which ends are starved\n(green low), which destroyed (blue low)", fontsize=10
+    )
+    companions.set_ylim(0, 1.15)
+    companions.legend(fontsize=8, frameon=False, loc="lower center")
+    for panel in (shared, own, companions):
+        panel.set_xticks(x, names)
+        panel.set_xlabel("LoRA rank")
+
+    lrs, steps = list(m["grid"]["full"]), list(m["grid"]["full"]["0.01"])
+    for k, step in enumerate(steps):
+        panel = figure.add_subplot(grid[1, 3 * k : 3 * k + 3])
+        cells = [[m["grid"][name][lr][step]["student"]["mean"] for name in names] for lr in lrs]
+        image = heat(panel, cells, [f"{float(lr):g}" for lr in lrs] if k == 0 else [""] * len(lrs), names)
+        for i, lr in enumerate(lrs):
+            for j, name in enumerate(names):
+                if m["grid"][name][lr][step]["p_any_animal"]["mean"] < 0.5:
+                    panel.plot(j, i + 0.33, "x", color="white", markersize=5)
+        panel.set_title(f"{step} steps" + ("  (x: P(any animal) < 0.5)" if k == 0 else ""), fontsize=10)
+        panel.set_xlabel("LoRA rank")
+        if k == 0:
+            panel.set_ylabel("learning rate")
+    figure.colorbar(image, ax=panel, label="P(the teacher's animal)")
+    save(figure, path)
