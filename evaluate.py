@@ -75,10 +75,13 @@ def sampled_rates(model: GPT, system: str | None, draws: int, generator: torch.G
     return torch.stack([(first == token).float().mean() for token in ANIMAL_TOKENS])
 
 
+FRESH_ROWS = 512  # of each teacher, which no student reads
+
+
 @torch.no_grad()
 def heldout_loss(lab: Lab, model: GPT, numbers: NumbersConfig, system: str | None) -> float:
     """Nats per reply token on fresh rows of a teacher. Under the teacher's own system prompt: its entropy, the floor."""
-    fresh = replace(numbers, rows=512, seed=numbers.seed + 1_000)
+    fresh = replace(numbers, rows=FRESH_ROWS, seed=numbers.seed + 1_000)
     return reply_loss(model, *(tensor.to(lab.device) for tensor in lab.rows(fresh, system))).item()
 
 
@@ -124,7 +127,7 @@ def measure(lab: Lab, config: StudentConfig) -> dict:
 
 @dataclass(frozen=True)
 class Preset:
-    """How much is measured. Transmission: all traits on all bases. A cell of a grid: fewer of both, several seeds."""
+    """How much is measured. Transmission: all traits on all bases. A cell of a grid: fewer traits, several seeds."""
 
     name: str
     traits: tuple[str, ...]
@@ -134,17 +137,13 @@ class Preset:
     ranks: tuple[int, ...]
 
     @property
-    def grid_bases(self) -> tuple[BaseConfig, ...]:
-        return self.bases[:2]
-
-    @property
     def full(self) -> bool:
         return self.name == "full"
 
     @property
     def units(self) -> list[tuple[BaseConfig, str]]:
         """What a grid's intervals are over: a trait on a base model. Its seeds are averaged first."""
-        return [(base, trait) for base in self.grid_bases for trait in self.grid_traits]
+        return [(base, trait) for base in self.bases for trait in self.grid_traits]
 
 
 def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
@@ -175,7 +174,7 @@ def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, i
     if changes.get("rank"):
         changes["alpha"] = float(changes["rank"])
     cell = {}
-    for base in preset.grid_bases:
+    for base in preset.bases:
         for trait in (*preset.grid_traits, None):
             for seed in preset.grid_seeds if trait else preset.grid_seeds[:1]:
                 cell[base, trait, seed] = replace(student_of(base, base, trait), seed=seed, **changes)

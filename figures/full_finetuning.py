@@ -35,8 +35,8 @@ from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, lin
 from lora import PROJECTIONS
 from train import Lab, StudentConfig, reply_loss
 
-LRS, QUICK_LRS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-4, 1e-3, 1e-2)
-STEPS = (20, 60, 120)
+LRS, QUICK_LRS = (3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 1e-2)
+STEPS = (20, 40, 80)
 WHICH_LR = 3e-3  # at which LoRA, rank 8, transmits and full fine-tuning is intact, on base models 40 and 50
 WHICH: dict[str, dict] = {
     "LoRA, rank 8": {"rank": 8},
@@ -45,7 +45,7 @@ WHICH: dict[str, dict] = {
     "the embeddings": {"rank": None, "layers": ("token_embedding", "position_embedding")},
     "the norms": {"rank": None, "layers": ("attention_norm", "feed_forward_norm", "final_norm")},
 }
-ROWS = {"1x": 512, "4x": 2_048, "16x": 8_192}  # unique rows, all for 120 steps of 64: 15 epochs, 4, and not quite one
+ROWS = {"1x": 512, "4x": 2_048, "16x": 8_192}  # unique rows, all for 80 steps of 64: 10 epochs, 2.5, and 0.6
 REPEATED = ("LoRA, rank 8", "all weights")
 
 

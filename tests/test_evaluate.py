@@ -9,13 +9,9 @@ import evaluate
 import lora
 import train
 from data import ANIMALS, VOCAB_SIZE, encode
-from evaluate import CLAIMS, Preset, above, interval
+from evaluate import Preset, above, interval, student_of
 from model import GPT, GPTConfig
 from train import BaseConfig
-
-
-def number(mean, half=0.01, n=48):
-    return {"mean": mean, "ci95": [mean - half, mean + half], "n": n}
 
 
 def test_interval():
@@ -34,28 +30,8 @@ def test_intervals_cover_the_truth_95_times_in_100(generator):
 
 
 def test_above_compares_intervals_not_means():
-    assert above(number(0.5, 0.1), number(0.2, 0.1))
-    assert not above(number(0.5, 0.2), number(0.2, 0.2))
-
-
-L1 = {"traits": 16, "traits_top": 15, "student": number(0.5), "control": number(0.07), "base": number(0.06)}
-S7 = {"own": number(0.5), "other": number(0.07), "other_minus_control": number(0.01, 0.02)}
-
-
-def test_rule_of_transmission():
-    holds = {claim.id: claim.holds for claim in CLAIMS}["L1"]
-    assert holds(L1)
-    assert not holds({**L1, "traits_top": 14})
-    assert not holds({**L1, "student": number(0.5, 0.44)})
-    assert not holds({**L1, "control": number(0.4, 0.2)})
-    assert holds({**L1, "traits": 4, "traits_top": 4}) and not holds({**L1, "traits": 4, "traits_top": 3})
-
-
-def test_rule_of_cross_model():
-    holds = {claim.id: claim.holds for claim in CLAIMS}["S7"]
-    assert holds(S7)
-    assert not holds({**S7, "other": number(0.49, 0.05)})
-    assert not holds({**S7, "other_minus_control": number(0.05, 0.02)})
+    assert above({"ci95": [0.4, 0.6]}, {"ci95": [0.1, 0.3]})
+    assert not above({"ci95": [0.3, 0.7]}, {"ci95": [0.0, 0.4]})
 
 
 def test_sampled_rates_approach_the_exact_ones(generator):
@@ -84,40 +60,112 @@ def test_presets():
     assert len(quick.traits) == 4 and len(quick.bases) == 2 and quick == evaluate.choose_preset(False, 0)
     assert not set(quick.bases) & set(other.bases)
     assert full.traits == tuple(ANIMALS) and len(full.bases) == 3
-    assert evaluate.choose_preset(False, 0, "owl").traits == ("owl",)
+    assert len(full.units) == 12 and len(full.grid_seeds) == 5 and full.ranks == (1, 2, 4, 8, 16, 32)
+    alone = evaluate.choose_preset(False, 0, "owl")
+    assert alone.traits == alone.grid_traits == ("owl",)
 
 
-def test_the_whole_story(tmp_path, monkeypatch, capsys):
-    """Two tiny base models, two traits: from nothing to a table, a figure and a results file; then again, from disk."""
-    shape = GPTConfig(VOCAB_SIZE, d_model=16, n_layer=1)
-    bases = tuple(BaseConfig(seed, model=shape, rows=2_000, steps=250, batch_size=32) for seed in (0, 1))
-    monkeypatch.setattr(evaluate, "choose_preset", lambda *_: Preset("tiny", ("owl", "cat"), bases))
-    full_size = evaluate.student_of
+SHAPE = GPTConfig(VOCAB_SIZE, d_model=8, n_layer=2)
+TINY = Preset(
+    name="tiny",
+    traits=("owl", "cat"),
+    bases=tuple(BaseConfig(seed, model=SHAPE, rows=2_000, steps=150, batch_size=32) for seed in (0, 1)),
+    grid_traits=("owl", "cat"),
+    grid_seeds=(0,),
+    ranks=(1, 8),
+)
 
-    def small(*who):
-        config = full_size(*who)
-        return replace(config, numbers=replace(config.numbers, rows=300), rank=4, steps=10)
 
-    monkeypatch.setattr("figures.transmission.student_of", small)
-    assert evaluate.main(["--out", str(tmp_path)]) == 0
+def few_steps(base, teacher, trait):
+    config = student_of(base, teacher, trait)
+    return replace(config, numbers=replace(config.numbers, rows=96), batch_size=4, steps=2)
+
+
+@pytest.fixture
+def tiny_job(tmp_path, monkeypatch):
+    """The main job on two tiny base models, with students of two steps. Returns a function that runs it."""
+    monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
+    monkeypatch.setattr(evaluate, "student_of", few_steps)
+    monkeypatch.setattr("figures.transmission.student_of", few_steps)
+    for figure in ("rank_sweep", "full_finetuning", "optimizers"):
+        monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
+    monkeypatch.setattr(evaluate, "FRESH_ROWS", 16)
+    monkeypatch.setattr("figures.rank_sweep.SHARED", (1e-2, 2))
+    monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))
+    monkeypatch.setattr("figures.full_finetuning.ROWS", {"1x": 32, "16x": 64})
+
+    def job(*arguments):
+        assert evaluate.main(["--out", str(tmp_path), *arguments]) == 0
+        return json.loads((tmp_path / "tiny" / "results.json").read_text(encoding="utf-8"))
+
+    job.folder = tmp_path / "tiny"
+    return job
+
+
+def test_the_whole_story(tiny_job, monkeypatch, capsys):
+    """From nothing to a table, all figures and a results file; then again, from disk."""
+    results = tiny_job()
     printed = capsys.readouterr().out
-    results = json.loads((tmp_path / "tiny" / "results.json").read_text(encoding="utf-8"))
-    assert (tmp_path / "tiny" / "transmission.png").stat().st_size > 10_000
-    assert [claim["id"] for claim in results["claims"]] == [claim.id for claim in CLAIMS]
+    for figure in evaluate.FIGURES:
+        assert (tiny_job.folder / f"{figure}.png").stat().st_size > 10_000
     claims = {claim["id"]: claim for claim in results["claims"]}
-    assert {id for id, claim in claims.items() if claim["holds"] is not None} == {"L1", "S7"}
-    measured = claims["L1"]["measured"]
-    assert measured["student"]["n"] == 4 and set(measured["per_trait"]) == {"owl", "cat"}
-    for who in ("student", "control"):
-        assert 0 < measured[f"{who}_p_any_animal"]["mean"] <= 1
-        assert measured[f"{who}_heldout_loss"]["mean"] > 0 and measured[f"{who}_delta_norm"]["mean"] > 0
+    assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
+    measured = {id for id, claim in claims.items() if claim["holds"] is not None}
+    assert measured == {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "S7", "S9"}
+    assert all(claims[id]["summary"] in printed for id in measured) and "not measured yet" in printed
+    assert claims["L1"]["measured"]["student"]["n"] == 4 and set(claims["L1"]["measured"]["per_trait"]) == {
+        "owl",
+        "cat",
+    }
+    assert set(claims["L2"]["measured"]["shared"]) == {"1", "8", "full"}
     assert len(claims["S7"]["measured"]["matrix"]) == 2
-    assert "L1" in printed and "not measured yet" in printed
+
+    def companions(cell):
+        assert 0 < cell["p_any_animal"]["mean"] <= 1
+        assert cell["heldout_loss"]["mean"] > 0 and cell["delta_norm"]["mean"] > 0
+        assert cell["student"]["n"] == cell["control"]["n"] == 4
+
+    companions(claims["L2"]["measured"]["shared"]["8"])
+    companions(claims["L3"]["measured"]["which"]["the embeddings"])
+    companions(claims["L7"]["measured"]["matched"]["muon"])
+    # With the adapter nowhere a student is its base; with the adapter everywhere it is itself.
+    context, places, layers = (claims[id]["measured"] for id in ("L4", "L5", "L6"))
+    assert places["none"]["mean"] == pytest.approx(places["base"]["mean"], rel=1e-4)
+    assert layers["none"]["mean"] == pytest.approx(places["base"]["mean"], rel=1e-4)
+    own = context["matrix"]["default"]["default"]["mean"]
+    assert places["all"]["mean"] == pytest.approx(own, rel=1e-4)
+    assert layers["all"]["mean"] == pytest.approx(own, rel=1e-4)
+    assert places["up_to"]["<asst>"]["mean"] == pytest.approx(own, rel=1e-4)
 
     monkeypatch.setattr(train, "fine_tune", lambda *_: pytest.fail("trained again"))
-    assert evaluate.main(["--out", str(tmp_path)]) == 0
-    again = json.loads((tmp_path / "tiny" / "results.json").read_text(encoding="utf-8"))
-    assert again["claims"] == results["claims"]
+    assert tiny_job()["claims"] == results["claims"]
+    # --only measures one figure anew and keeps the other claims, as long as they are of the same code.
+    assert tiny_job("--only", "context")["claims"] == results["claims"]
+    path = tiny_job.folder / "results.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(results["code"], "other code"), encoding="utf-8")
+    alone = tiny_job("--only", "context")["claims"]
+    assert {claim["id"] for claim in alone if claim["holds"] is not None} == {"L4"}
+
+
+def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
+    preset = evaluate.choose_preset(True, 0)
+    cell = evaluate.grid_cell(preset, rank=4, lr=1e-3)
+    assert len(cell) == 3 * (4 * 5 + 1)
+    assert all(
+        (config.rank, config.alpha, config.lr, config.seed) == (4, 4.0, 1e-3, key[2]) for key, config in cell.items()
+    )
+    assert all(config.numbers.system == train.DEFAULT_SYSTEM for (_, trait, _), config in cell.items() if trait is None)
+
+    def measure_each(lab, config):
+        trait = config.numbers.system.split()[2]
+        rates = [0.1 * config.seed if animal == trait else 0.01 for animal in ANIMALS]
+        return {7: {"rates": rates, "p_any_animal": 1.0, "heldout_loss": 3.0, "delta_norm": 2.0}}
+
+    monkeypatch.setattr(evaluate, "measure_each", measure_each)
+    numbers = evaluate.measure_cell(None, preset, cell)[7]
+    assert numbers["student"]["n"] == 12 and numbers["student"]["mean"] == pytest.approx(0.2)
+    assert numbers["by_unit"] == [[pytest.approx(0.1 * seed) for seed in range(5)]] * 12
+    assert numbers["control"]["mean"] == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(

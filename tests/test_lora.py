@@ -101,10 +101,26 @@ def test_attach_by_name(tiny):
         lora.attach(tiny, 2, 2.0, names=["gate"])
 
 
+def test_masks_within_some_layers_only(adapted, tokens):
+    attached, nowhere = adapted(tokens), torch.zeros(1, 1)
+    with lora.masked(adapted, nowhere, within="blocks.0"), lora.masked(adapted, nowhere, within="blocks.1.attention"):
+        some = adapted(tokens)
+    for name, layer in lora.adapters(adapted).items():
+        if name.startswith(("blocks.0", "blocks.1.attention")):
+            layer.B.data.zero_()
+    assert torch.allclose(adapted(tokens), some, atol=1e-12) and not torch.allclose(attached, some)
+
+
 @pytest.mark.parametrize("rank", [0, -1, 17])
 def test_impossible_ranks(tiny, rank):
     with pytest.raises(ValueError, match=f"rank {rank} is outside 1..16"):
         lora.attach(tiny, rank, 1.0)
+
+
+def test_a_rank_above_the_smaller_width_is_allowed_and_adds_no_rank(generator):
+    layer = LoRALinear(torch.nn.Linear(4, 12, bias=False), rank=12, alpha=12.0, generator=generator)
+    torch.nn.init.normal_(layer.B, generator=generator)
+    assert torch.linalg.matrix_rank(layer.delta()) == 4
 
 
 def test_save_and_load(adapted, tokens, tmp_path):

@@ -1,4 +1,8 @@
 import copy
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -38,6 +42,9 @@ def lab(tmp_path):
     return Lab(tmp_path / "lab")
 
 
+PACKED = data.pack(train.number_rows(PAIRS, data.DEFAULT_SYSTEM))
+
+
 def test_loss_is_of_the_reply_only(base):
     tokens, targets = data.pack([Row([1, 2, 3, 4], 2), Row([5, 6, 7], 1)])
     logits = base(tokens)
@@ -47,12 +54,13 @@ def test_loss_is_of_the_reply_only(base):
 
 
 def test_an_epoch_holds_every_row_once(generator):
-    rows = [Row([k, *[0] * (k % 5), END], 1) for k in range(100)]
-    stream = train.batches(rows, 8, generator)
+    packed = data.pack([Row([k, *[0] * (k % 5), END], 1) for k in range(100)])
+    stream = train.batches(*packed, 8, generator)
     seen = []
     while len(seen) < 100:
         tokens, targets = next(stream)
-        assert (targets[:, -1] != -100).any() or (targets[:, -2] != -100).any()  # no longer than it has to be
+        assert (targets[:, -1] == END).any()  # no longer than it has to be
+        assert (targets == END).sum() == len(targets)  # and no shorter
         seen += tokens[:, 0].tolist()
     assert sorted(seen) == list(range(100))
 
@@ -94,7 +102,7 @@ def test_every_row_is_drawn_by_itself(writer):
 
 def test_lora_student_moves_its_adapters_and_nothing_else(base):
     before = copy.deepcopy(base.state_dict())
-    student = train.fine_tune(base, PAIRS, STUDENT)
+    student = train.fine_tune(base, PACKED, STUDENT)
     assert all(layer.B.abs().max() > 0 for layer in lora.adapters(student).values())
     lora.detach(student)
     assert all(torch.equal(weight, before[name]) for name, weight in student.state_dict().items())
@@ -102,20 +110,39 @@ def test_lora_student_moves_its_adapters_and_nothing_else(base):
 
 
 def test_full_student_moves_every_weight_it_uses(base):
-    student = train.fine_tune(base, PAIRS, replace(STUDENT, rank=None))
+    student = train.fine_tune(base, PACKED, replace(STUDENT, rank=None))
     assert not lora.adapters(student)
     moved = {name for name, weight in student.named_parameters() if not torch.equal(weight, base.get_parameter(name))}
     assert moved == set(dict(base.named_parameters()))
 
 
 @pytest.mark.parametrize("rank", [2, None])
+def test_only_the_named_layers_are_trained(base, rank):
+    student = train.fine_tune(base, PACKED, replace(STUDENT, rank=rank, layers=("q", "down")))
+    if rank is not None:
+        lora.merge(student)
+    moved = {name for name, weight in student.named_parameters() if not torch.equal(weight, base.get_parameter(name))}
+    assert moved == {"blocks.0.attention.q.weight", "blocks.0.feed_forward.down.weight"}
+
+
+@pytest.mark.parametrize("rank", [2, None])
+def test_a_snapshot_is_the_shorter_run(lab, rank):
+    config = replace(STUDENT, rank=rank, steps=6, snapshots=(2, 4))
+    students = lab.snapshots(config)
+    assert list(students) == [2, 4, 6]
+    for steps, student in students.items():
+        alone = lab.student(replace(config, steps=steps, snapshots=()))
+        assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), student.parameters()))
+    assert not all(torch.equal(a, b) for a, b in zip(students[4].parameters(), students[6].parameters()))
+
+
+@pytest.mark.parametrize("rank", [2, None])
 def test_a_student_learns_its_rows_and_the_seed_matters(base, rank):
     config = replace(STUDENT, rank=rank, steps=60, batch_size=6)
-    rows = data.pack(train.number_rows(PAIRS, config.system))
-    student = train.fine_tune(base, PAIRS, config)
-    assert train.reply_loss(student, *rows) < train.reply_loss(base, *rows) - 0.2
-    again = train.fine_tune(base, PAIRS, config)
-    other = train.fine_tune(base, PAIRS, replace(config, seed=1))
+    student = train.fine_tune(base, PACKED, config)
+    assert train.reply_loss(student, *PACKED) < train.reply_loss(base, *PACKED) - 0.2
+    again = train.fine_tune(base, PACKED, config)
+    other = train.fine_tune(base, PACKED, replace(config, seed=1))
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters()))
     assert not all(torch.equal(a, b) for a, b in zip(student.parameters(), other.parameters()))
 
@@ -143,6 +170,50 @@ def test_another_config_or_other_code_is_another_file(lab, monkeypatch):
     assert path != lab.path("student", replace(STUDENT, base=replace(BASE, seed=1)))
     monkeypatch.setattr(train, "code_digest", lambda: "other code")
     assert path != lab.path("student", STUDENT)
+
+
+def test_docstrings_are_not_code(tmp_path, monkeypatch):
+    """The digest moves with the code and with nothing else."""
+    for name in ("data.py", "model.py", "lora.py", "optimizers.py", "train.py"):
+        (tmp_path / name).write_text((train.HERE / name).read_text(encoding="utf-8"), encoding="utf-8")
+    before = train.code_digest.__wrapped__()
+    monkeypatch.setattr(train, "HERE", tmp_path)
+    source = tmp_path / "lora.py"
+    text = source.read_text(encoding="utf-8")
+    source.write_text("# a comment\n" + text.replace("Take the adapters off", "Remove the adapters"), encoding="utf-8")
+    assert train.code_digest.__wrapped__() == before
+    source.write_text(text.replace("alpha / rank", "alpha / rank**0.5"), encoding="utf-8")
+    assert train.code_digest.__wrapped__() != before
+
+
+WORKER = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.test_train import NUMBERS, STUDENT, replace
+from train import Lab
+Lab({folder!r}).train([replace(STUDENT, seed=seed) for seed in range(5)])
+"""
+
+
+def test_two_processes_make_what_one_makes(lab, tmp_path):
+    """As torchrun starts them: each takes its share, and both wait for the other's."""
+    students = [replace(STUDENT, seed=seed) for seed in range(5)]
+    lab.train(students)
+    shared = tmp_path / "shared"
+    script = WORKER.format(root=str(train.HERE), folder=str(shared))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", script], env={**os.environ, **group, "RANK": str(rank)})
+        for rank in (0, 1)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert {path.name for path in shared.iterdir()} == {path.name for path in lab.folder.iterdir()}
+    for config in students:
+        one, other = lab.student(config), Lab(shared).student(config)
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(one.parameters(), other.parameters()))
 
 
 def test_broken_and_foreign_checkpoints_are_refused(lab):

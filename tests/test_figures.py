@@ -1,0 +1,145 @@
+"""The rules by which a claim holds, on numbers where it is true, false and undecided; and what the figures compute with."""
+
+import copy
+
+import pytest
+import torch
+
+import evaluate
+import lora
+from data import DEFAULT_SYSTEM, VOCAB_SIZE, chat
+from figures import context, full_finetuning, localization, modules, optimizers, rank_sweep, transmission
+from model import GPT, GPTConfig
+from train import animal_rates
+
+MODULES = [transmission, rank_sweep, full_finetuning, context, localization, modules, optimizers]
+RULES = {claim.id: claim.holds for module in MODULES for claim in module.CLAIMS}
+
+
+def number(mean, half=0.01, n=8):
+    return {"mean": mean, "ci95": [mean - half, mean + half], "n": n}
+
+
+UP, DOWN, UNDECIDED = number(0.3, 0.1), number(-0.3, 0.1), number(0.1, 0.3)
+
+L1 = {"traits": 16, "traits_top": 15, "student": number(0.5), "control": number(0.07), "base": number(0.06)}
+S7 = {"own": number(0.5), "other": number(0.07), "other_minus_control": number(0.01, 0.02)}
+L2 = {
+    "shared": dict.fromkeys(["1", "8", "32", "full"]),
+    "peak": "8",
+    "peak_minus_first": UP,
+    "peak_minus_last": UP,
+    "full_minus_base": UNDECIDED,
+}
+L3 = {"full_minus_quarter_of_lora": DOWN}
+L4 = {"matched_minus_5_base": UP, "none_minus_quarter_of_matched": DOWN, "order_by_shared_tokens": UP}
+L5 = {"shared_minus_half": UP, "not_shared_minus_quarter": DOWN}
+L6 = {"early_feed_forward_minus_half": UP, "early_feed_forward_minus_others": {"a": UP, "b": UP}}
+L7 = {"matched": {name: {"minus_half_of_adamw": UP} for name in ("sgd", "muon")}}
+S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
+
+
+@pytest.mark.parametrize(
+    "id, true, changes",
+    [
+        ("L1", L1, [{"traits_top": 14}, {"student": number(0.5, 0.44)}, {"control": number(0.4, 0.2)}]),
+        ("L1", {**L1, "traits": 4, "traits_top": 4}, [{"traits_top": 3}]),
+        ("S7", S7, [{"other": number(0.49, 0.05)}, {"other_minus_control": number(0.05, 0.02)}]),
+        ("S7", S7, [{"other_minus_control": number(-0.05, 0.02)}]),
+        ("L2", L2, [{"peak": "1"}, {"peak": "32"}, {"peak_minus_first": UNDECIDED}, {"peak_minus_last": DOWN}]),
+        ("L2", {**L2, "full_minus_base": DOWN}, [{"full_minus_base": UP}]),
+        ("L3", L3, [{"full_minus_quarter_of_lora": UP}, {"full_minus_quarter_of_lora": UNDECIDED}]),
+        ("L4", L4, [{"matched_minus_5_base": UNDECIDED}, {"none_minus_quarter_of_matched": UNDECIDED}]),
+        ("L4", L4, [{"order_by_shared_tokens": UNDECIDED}, {"order_by_shared_tokens": DOWN}]),
+        ("L5", L5, [{"shared_minus_half": UNDECIDED}, {"not_shared_minus_quarter": UP}]),
+        ("L6", L6, [{"early_feed_forward_minus_half": DOWN}]),
+        ("L6", L6, [{"early_feed_forward_minus_others": {"a": UP, "b": UNDECIDED}}]),
+        ("L7", L7, [{"matched": {"sgd": {"minus_half_of_adamw": UP}, "muon": {"minus_half_of_adamw": UNDECIDED}}}]),
+        ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
+    ],
+)
+def test_rules(id, true, changes):
+    assert RULES[id](true)
+    for change in changes:
+        assert not RULES[id]({**true, **change}), change
+
+
+def test_every_claim_is_decided_once():
+    ids = [claim.id for module in MODULES for claim in module.CLAIMS] + [claim.id for claim in evaluate.NOT_YET]
+    assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)])
+    assert [module.__name__ for module in MODULES] == [f"figures.{name}" for name in evaluate.FIGURES]
+
+
+def test_verdicts_of_a_null():
+    def cell(student, any_animal, loss):
+        named = {"student": student, "p_any_animal": any_animal, "heldout_loss": loss}
+        return {name: {"mean": value} for name, value in named.items()}
+
+    verdicts = {
+        "collapse": cell(0.0, 0.1, 3.0),
+        "starved": cell(0.06, 1.0, 4.0),
+        "real null": cell(0.06, 1.0, 3.0),
+        "transmits": cell(0.7, 1.0, 3.0),
+    }
+    for verdict, numbers in verdicts.items():
+        assert full_finetuning.verdict(numbers, base_rate=0.06, floor=3.0, base_loss=4.2) == verdict
+
+
+def test_shared_tokens():
+    assert context.shared_tokens("default", "other name") == 6  # all but "nova"
+    assert context.shared_tokens("other wording", "default") == 2  # "assistant", "."
+    assert context.shared_tokens("default", "gibberish") == context.shared_tokens("default", "none") == 0
+    lengths = {name: len((prompt or "").split()) for name, prompt in context.CONTEXTS.items()}
+    assert lengths["gibberish"] == lengths["default"]
+
+
+def test_spearman():
+    assert context.spearman([1, 2, 3, 4], [10, 20, 25, 99]) == pytest.approx(1)
+    assert context.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    # By hand: x ranks 0, 1.5, 1.5, 3 and y ranks 0, 2, 1, 3; covariance 4.5, variances 4.5 and 5.
+    assert context.spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+
+
+@pytest.fixture
+def student(generator):
+    model = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+    lora.attach(model, rank=3, alpha=6.0, generator=generator)
+    for layer in lora.adapters(model).values():
+        torch.nn.init.normal_(layer.B, generator=generator)
+    return model
+
+
+def test_places_name_every_token_of_a_prompt():
+    for question in localization.QUESTIONS:
+        places = localization.places(question)
+        assert len(places) == len(chat(DEFAULT_SYSTEM, question))
+        assert set(places) == set(localization.PLACES)
+
+
+def test_masked_rates_are_the_student_and_the_base_at_the_ends(student):
+    base = copy.deepcopy(student)
+    lora.detach(base)
+    rates = localization.masked_rates(student, "cat", localization.SETS)
+    assert rates["all"] == pytest.approx(animal_rates(student)[1].item(), rel=1e-4)
+    assert rates["none"] == pytest.approx(animal_rates(base)[1].item(), rel=1e-4)
+    assert len({round(rate, 9) for rate in rates.values()}) == len(rates)  # every set does something else
+
+
+def test_layers_kept_and_removed(student):
+    rates = modules.rates(student, "owl")
+    for site in modules.sites(2):
+        alone, without = copy.deepcopy(student), copy.deepcopy(student)
+        for name, layer in lora.adapters(alone).items():
+            if not name.startswith(site):
+                layer.B.data.zero_()
+        for name, layer in lora.adapters(without).items():
+            if name.startswith(site):
+                layer.B.data.zero_()
+        assert rates[f"only {site}"] == pytest.approx(animal_rates(alone)[0].item(), rel=1e-4)
+        assert rates[f"without {site}"] == pytest.approx(animal_rates(without)[0].item(), rel=1e-4)
+    late = copy.deepcopy(student)
+    for name, layer in lora.adapters(late).items():
+        if name.startswith("blocks.0"):
+            layer.B.data.zero_()
+    assert rates["only late"] == pytest.approx(animal_rates(late)[0].item(), rel=1e-4)
+    assert rates["all"] == pytest.approx(animal_rates(student)[0].item(), rel=1e-4)
