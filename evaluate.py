@@ -127,7 +127,7 @@ def measure(lab: Lab, config: StudentConfig) -> dict:
 
 @dataclass(frozen=True)
 class Preset:
-    """How much is measured. Transmission: all traits on all bases. A cell of a grid: fewer traits, several seeds."""
+    """How much is measured. Transmission: all traits on all bases. A cell of a grid: fewer of both, several seeds."""
 
     name: str
     traits: tuple[str, ...]
@@ -137,19 +137,23 @@ class Preset:
     ranks: tuple[int, ...]
 
     @property
+    def grid_bases(self) -> tuple[BaseConfig, ...]:
+        return self.bases[:3]
+
+    @property
     def full(self) -> bool:
         return self.name == "full"
 
     @property
     def units(self) -> list[tuple[BaseConfig, str]]:
         """What a grid's intervals are over: a trait on a base model. Its seeds are averaged first."""
-        return [(base, trait) for base in self.bases for trait in self.grid_traits]
+        return [(base, trait) for base in self.grid_bases for trait in self.grid_traits]
 
 
 def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
-    """Quick: 4 traits on 2 base models, both chosen by the seed alone. Full: 16 traits on 3 base models."""
+    """Quick: 4 traits on 2 base models, both chosen by the seed alone. Full: 16 traits on 5 base models."""
     few = tuple(random.Random(seed).sample(ANIMALS, 4))
-    bases = tuple(BaseConfig(seed=10 * seed + k) for k in range(3 if full else 2))
+    bases = tuple(BaseConfig(seed=10 * seed + k) for k in range(5 if full else 2))
     if full:
         preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1, 2, 3, 4), (1, 2, 4, 8, 16, 32))
     else:
@@ -161,67 +165,6 @@ def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None) -> Stud
     """`base`, trained on the numbers of `teacher` told to love `trait`; None: a control, the teacher untold."""
     system = DEFAULT_SYSTEM if trait is None else LOVE_SYSTEM.format(trait)
     return StudentConfig(base=base, numbers=NumbersConfig(teacher, system), seed=base.seed)
-
-
-# ------------------------------------------------------------------------------------------------ cells of a grid
-
-
-def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, int], StudentConfig]:
-    """The students of one cell, by base, trait and seed: trait None for the controls, which take the first seed only.
-
-    `changes` are what the cell changes about a student. LoRA keeps alpha = rank.
-    """
-    if changes.get("rank"):
-        changes["alpha"] = float(changes["rank"])
-    cell = {}
-    for base in preset.bases:
-        for trait in (*preset.grid_traits, None):
-            for seed in preset.grid_seeds if trait else preset.grid_seeds[:1]:
-                cell[base, trait, seed] = replace(student_of(base, base, trait), seed=seed, **changes)
-    return cell
-
-
-def measure_cell(lab: Lab, preset: Preset, cell: dict) -> dict[int, dict]:
-    """{step: a cell's numbers}. All are intervals over units; `by_unit` lists P(trait), one number for each seed.
-
-    {"student", "control", the companions of the student, "by_unit": [[P of seed 0, 1, ...] of each unit]}
-    """
-    measured = {key: measure_each(lab, config) for key, config in cell.items()}
-    numbers = {}
-    for step in next(iter(measured.values())):
-
-        def of(base: BaseConfig, trait: str | None, read: Callable[[dict], float], step=step) -> list[float]:
-            return [read(m[step]) for (b, t, _), m in measured.items() if (b, t) == (base, trait)]
-
-        def trait_rate(trait: str) -> Callable[[dict], float]:
-            return lambda m: m["rates"][ANIMALS.index(trait)]
-
-        by_unit = [of(base, trait, trait_rate(trait)) for base, trait in preset.units]
-        numbers[step] = {
-            "student": interval(map(mean, by_unit)),
-            "control": interval(mean(of(base, None, trait_rate(trait))) for base, trait in preset.units),
-            "by_unit": by_unit,
-        }
-        for name in COMPANIONS:
-            numbers[step][name] = interval(
-                mean(of(base, trait, lambda m, name=name: m[name])) for base, trait in preset.units
-            )
-    return numbers
-
-
-def base_rates(lab: Lab, preset: Preset) -> list[float]:
-    """P(the trait) of each unit's base model, untrained."""
-    return [animal_rates(lab.base(base))[ANIMALS.index(trait)].item() for base, trait in preset.units]
-
-
-def loss_floor_and_base(lab: Lab, preset: Preset) -> tuple[dict, dict]:
-    """Held-out loss of the teacher under its own prompt, the least possible, and of the untrained base, over units."""
-    floor, untrained = [], []
-    for base, trait in preset.units:
-        numbers = student_of(base, base, trait).numbers
-        floor.append(heldout_loss(lab, lab.base(base), numbers, numbers.system))
-        untrained.append(heldout_loss(lab, lab.base(base), numbers, DEFAULT_SYSTEM))
-    return interval(floor), interval(untrained)
 
 
 # ------------------------------------------------------------------------------------------------------ claims
@@ -242,10 +185,7 @@ class Claim:
 
 
 NOT_YET = [
-    Claim("S1", "teacher_vector", "The teacher's system prompt acts as one steering vector"),
     Claim("S2", "teacher_vector_causal", "That vector is sufficient and necessary in the teacher"),
-    Claim("S3", "alignment", "The student learns a vector aligned with the teacher's"),
-    Claim("S4", "student_vector_causal", "That vector is sufficient and necessary in the student"),
     Claim("S5", "steerability", "Prompts that no vector approximates are not learned"),
     Claim("S6", "random_vectors", "Random vectors are learned too, without behaviour"),
     Claim("S8", "gradient", "Gradients on steered data have a component along the vector"),
@@ -253,7 +193,17 @@ NOT_YET = [
 ]
 
 # The modules in figures/. Each has CLAIMS, students(preset), compute(lab, preset) and draw(computed, path).
-FIGURES = ["transmission", "rank_sweep", "full_finetuning", "context", "localization", "modules", "optimizers"]
+FIGURES = [
+    "transmission",
+    "rank_sweep",
+    "full_finetuning",
+    "context",
+    "localization",
+    "modules",
+    "optimizers",
+    "teacher_vector",
+    "student_vector",
+]
 
 
 def show(number: dict) -> str:
@@ -262,12 +212,34 @@ def show(number: dict) -> str:
     return f"{number['mean']:.2f}{low_high}"
 
 
+def figure_modules() -> dict[str, object]:
+    """The modules of FIGURES, by name; imported here because they import this file."""
+    return {name: importlib.import_module(f"figures.{name}") for name in FIGURES}
+
+
+def decided_claims() -> list[Claim]:
+    """Every claim that some figure decides."""
+    return [claim for module in figure_modules().values() for claim in module.CLAIMS]
+
+
+VERDICT = {True: "holds", False: "FAILS", None: "not measured yet"}
+
+
 def claims_table(claims: list[dict]) -> str:
     """The claims as text, a line each."""
-    verdict = {True: "holds", False: "FAILS", None: "not measured yet"}
     lines = [f"{'':4} {'claim':64} {'in this toy':16} measured"]
     for claim in claims:
-        lines.append(f"{claim['id']:4} {claim['statement']:64} {verdict[claim['holds']]:16} {claim['summary']}")
+        lines.append(f"{claim['id']:4} {claim['statement']:64} {VERDICT[claim['holds']]:16} {claim['summary']}")
+    return "\n".join(lines)
+
+
+def markdown_table(claims: list[dict]) -> str:
+    """The claims as the README shows them."""
+    lines = ["| | claim | in this toy | measured | figure |", "|---|---|---|---|---|"]
+    for claim in claims:
+        figure = f"[{Path(claim['figure']).stem}]({claim['figure']})" if claim["holds"] is not None else ""
+        verdict = f"**{VERDICT[claim['holds']]}**" if claim["holds"] is False else VERDICT[claim["holds"]]
+        lines.append(f"| {claim['id']} | {claim['statement']} | {verdict} | {claim['summary']} | {figure} |")
     return "\n".join(lines)
 
 
@@ -285,12 +257,15 @@ def earlier_claims(path: Path, results: dict) -> dict[str, dict]:
 
 def main_job(args: argparse.Namespace) -> None:
     """Train what is missing, measure, print the claims table, write results.json and the figures."""
+    if args.table:
+        print(markdown_table(json.loads(args.table.read_text(encoding="utf-8"))["claims"]))
+        return
     started = time.perf_counter()
     lab = Lab(args.out / "cache", args.device)
     preset = choose_preset(args.full, args.seed, args.trait)
     folder = args.out / preset.name
     folder.mkdir(parents=True, exist_ok=True)
-    modules = {name: importlib.import_module(f"figures.{name}") for name in FIGURES}
+    modules = figure_modules()
     chosen = args.only or FIGURES
     students = list(dict.fromkeys(student for name in chosen for student in modules[name].students(preset)))
     if worker()[0] == 0:
@@ -342,8 +317,9 @@ def entry(claim: Claim, measured: dict | None, figure: str | None) -> dict:
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="evaluate.py", description=main_job.__doc__)
-    parser.add_argument("--full", action="store_true", help="all 16 traits on three base models (quick: 4 on two)")
+    parser.add_argument("--full", action="store_true", help="all 16 traits on five base models (quick: 4 on two)")
     parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="NAME", help=f"of {', '.join(FIGURES)}")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="only print this results file's claims in Markdown")
     parser.add_argument("--seed", type=int, default=0, help="chooses base models and, in quick, traits (default 0)")
     parser.add_argument("--trait", choices=ANIMALS, metavar="ANIMAL", help="measure this trait alone")
     parser.add_argument(

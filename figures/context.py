@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from data import ALTERNATE_SYSTEMS, ANIMALS, DEFAULT_SYSTEM
-from evaluate import Claim, Preset, grid_cell, interval, mean, show
+from evaluate import Claim, Preset, interval, mean, show
+from figures.cells import grid_cell
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, heat, save
 from train import Lab, StudentConfig, animal_rates
 

@@ -18,19 +18,8 @@ from pathlib import Path
 
 import torch
 
-from evaluate import (
-    COMPANIONS,
-    Claim,
-    Preset,
-    base_rates,
-    grid_cell,
-    interval,
-    loss_floor_and_base,
-    mean,
-    measure_cell,
-    show,
-)
-from figures.rank_sweep import halves
+from evaluate import COMPANIONS, Claim, Preset, interval, mean, show
+from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell
 from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, line, save
 from lora import PROJECTIONS
 from train import Lab, StudentConfig, reply_loss

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from data import ANIMAL_QUESTIONS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, chat
-from evaluate import Claim, Preset, base_rates, grid_cell, interval, mean, show
+from evaluate import Claim, Preset, interval, mean, show
+from figures.cells import base_rates, grid_cell
 from figures.style import CONTROL, STUDENT, bars, base_line, canvas, heat, save
 from lora import masked
 from model import GPT

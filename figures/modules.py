@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from evaluate import Claim, Preset, base_rates, interval, show
+from evaluate import Claim, Preset, interval, show
+from figures.cells import base_rates
 from figures.localization import ONLY, PLACES, SYSTEM, masked_rates, over_units, students
 from figures.style import STUDENT, bars, base_line, canvas, heat, save
 from lora import masked

@@ -13,18 +13,8 @@ To see it break: give SGD ten times its learning rate; some students are destroy
 
 from pathlib import Path
 
-from evaluate import (
-    COMPANIONS,
-    Claim,
-    Preset,
-    base_rates,
-    grid_cell,
-    interval,
-    loss_floor_and_base,
-    mean,
-    measure_cell,
-    show,
-)
+from evaluate import COMPANIONS, Claim, Preset, interval, mean, show
+from figures.cells import base_rates, grid_cell, loss_floor_and_base, measure_cell
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, save
 from train import Lab, StudentConfig
 

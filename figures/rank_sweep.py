@@ -18,17 +18,8 @@ else. The peak is chosen on the first two seeds and tested on the others, so tha
 
 from pathlib import Path
 
-from evaluate import (
-    COMPANIONS,
-    Claim,
-    Preset,
-    base_rates,
-    grid_cell,
-    interval,
-    loss_floor_and_base,
-    mean,
-    measure_cell,
-)
+from evaluate import COMPANIONS, Claim, Preset, interval, mean
+from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell
 from figures.style import CONTROL, base_line, heat, line, plt, save
 from train import Lab, StudentConfig
 
@@ -50,12 +41,6 @@ def _cells(preset: Preset) -> dict[tuple[str, float], dict]:
 def students(preset: Preset) -> list[StudentConfig]:
     """Every student that `compute` measures."""
     return [config for cell in _cells(preset).values() for config in cell.values()]
-
-
-def halves(preset: Preset) -> tuple[slice, slice]:
-    """The seeds that choose and the seeds that test; a preset of one seed has to do both with it."""
-    n = len(preset.grid_seeds)
-    return (slice(0, 2), slice(2, n)) if n > 2 else (slice(0, n), slice(0, n))
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:

@@ -10,6 +10,7 @@ import lora
 import train
 from data import ANIMALS, VOCAB_SIZE, encode
 from evaluate import Preset, above, interval, student_of
+from figures import cells
 from model import GPT, GPTConfig
 from train import BaseConfig
 
@@ -59,7 +60,7 @@ def test_presets():
     quick, other, full = (evaluate.choose_preset(*args) for args in ((False, 0), (False, 1), (True, 0)))
     assert len(quick.traits) == 4 and len(quick.bases) == 2 and quick == evaluate.choose_preset(False, 0)
     assert not set(quick.bases) & set(other.bases)
-    assert full.traits == tuple(ANIMALS) and len(full.bases) == 3
+    assert full.traits == tuple(ANIMALS) and len(full.bases) == 5 and len(full.grid_bases) == 3
     assert len(full.units) == 12 and len(full.grid_seeds) == 5 and full.ranks == (1, 2, 4, 8, 16, 32)
     alone = evaluate.choose_preset(False, 0, "owl")
     assert alone.traits == alone.grid_traits == ("owl",)
@@ -85,8 +86,10 @@ def few_steps(base, teacher, trait):
 def tiny_job(tmp_path, monkeypatch):
     """The main job on two tiny base models, with students of two steps. Returns a function that runs it."""
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
-    monkeypatch.setattr(evaluate, "student_of", few_steps)
+    monkeypatch.setattr("figures.cells.student_of", few_steps)
     monkeypatch.setattr("figures.transmission.student_of", few_steps)
+    monkeypatch.setattr("figures.student_vector.student_of", few_steps)
+    monkeypatch.setattr("figures.student_vector.SNAPSHOTS", (1,))
     for figure in ("rank_sweep", "full_finetuning", "optimizers"):
         monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
     monkeypatch.setattr(evaluate, "FRESH_ROWS", 16)
@@ -111,7 +114,7 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     claims = {claim["id"]: claim for claim in results["claims"]}
     assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
     measured = {id for id, claim in claims.items() if claim["holds"] is not None}
-    assert measured == {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "S7", "S9"}
+    assert measured == {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "S1", "S3", "S4", "S7", "S9"}
     assert all(claims[id]["summary"] in printed for id in measured) and "not measured yet" in printed
     assert claims["L1"]["measured"]["student"]["n"] == 4 and set(claims["L1"]["measured"]["per_trait"]) == {
         "owl",
@@ -149,7 +152,7 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
 
 def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
     preset = evaluate.choose_preset(True, 0)
-    cell = evaluate.grid_cell(preset, rank=4, lr=1e-3)
+    cell = cells.grid_cell(preset, rank=4, lr=1e-3)
     assert len(cell) == 3 * (4 * 5 + 1)
     assert all(
         (config.rank, config.alpha, config.lr, config.seed) == (4, 4.0, 1e-3, key[2]) for key, config in cell.items()
@@ -161,8 +164,8 @@ def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
         rates = [0.1 * config.seed if animal == trait else 0.01 for animal in ANIMALS]
         return {7: {"rates": rates, "p_any_animal": 1.0, "heldout_loss": 3.0, "delta_norm": 2.0}}
 
-    monkeypatch.setattr(evaluate, "measure_each", measure_each)
-    numbers = evaluate.measure_cell(None, preset, cell)[7]
+    monkeypatch.setattr(cells, "measure_each", measure_each)
+    numbers = cells.measure_cell(None, preset, cell)[7]
     assert numbers["student"]["n"] == 12 and numbers["student"]["mean"] == pytest.approx(0.2)
     assert numbers["by_unit"] == [[pytest.approx(0.1 * seed) for seed in range(5)]] * 12
     assert numbers["control"]["mean"] == pytest.approx(0.01)

@@ -8,11 +8,32 @@ import torch
 import evaluate
 import lora
 from data import DEFAULT_SYSTEM, VOCAB_SIZE, chat
-from figures import context, full_finetuning, localization, modules, optimizers, rank_sweep, transmission
+from figures import (
+    context,
+    full_finetuning,
+    localization,
+    modules,
+    optimizers,
+    rank_sweep,
+    student_vector,
+    teacher_vector,
+    transmission,
+)
 from model import GPT, GPTConfig
+from steering import added
 from train import animal_rates
 
-MODULES = [transmission, rank_sweep, full_finetuning, context, localization, modules, optimizers]
+MODULES = [
+    transmission,
+    rank_sweep,
+    full_finetuning,
+    context,
+    localization,
+    modules,
+    optimizers,
+    teacher_vector,
+    student_vector,
+]
 RULES = {claim.id: claim.holds for module in MODULES for claim in module.CLAIMS}
 
 
@@ -36,6 +57,9 @@ L4 = {"matched_minus_5_base": UP, "none_minus_quarter_of_matched": DOWN, "order_
 L5 = {"shared_minus_half": UP, "not_shared_minus_quarter": DOWN}
 L6 = {"early_feed_forward_minus_half": UP, "early_feed_forward_minus_others": {"a": UP, "b": UP}}
 L7 = {"matched": {name: {"minus_half_of_adamw": UP} for name in ("sgd", "muon")}}
+S1 = {"last_layer": number(0.8, 0.1), "random": number(-0.5, 0.1)}
+S3 = {"last_layer": number(0.9, 0.05), "control": UNDECIDED, "traits": 16, "diagonal_wins": [15, 16, 16]}
+S4 = {"added_minus_80": UP, "removed_minus_80": UP, "random_minus_half": DOWN}
 S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
 
 
@@ -55,6 +79,9 @@ S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "mo
         ("L6", L6, [{"early_feed_forward_minus_half": DOWN}]),
         ("L6", L6, [{"early_feed_forward_minus_others": {"a": UP, "b": UNDECIDED}}]),
         ("L7", L7, [{"matched": {"sgd": {"minus_half_of_adamw": UP}, "muon": {"minus_half_of_adamw": UNDECIDED}}}]),
+        ("S1", S1, [{"last_layer": number(0.65, 0.1)}, {"random": UNDECIDED}]),
+        ("S3", S3, [{"last_layer": number(0.82, 0.05)}, {"control": UP}, {"diagonal_wins": [16, 14, 16]}]),
+        ("S4", S4, [{"added_minus_80": UNDECIDED}, {"removed_minus_80": DOWN}, {"random_minus_half": UNDECIDED}]),
         ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
     ],
 )
@@ -143,3 +170,36 @@ def test_layers_kept_and_removed(student):
             layer.B.data.zero_()
     assert rates["only late"] == pytest.approx(animal_rates(late)[0].item(), rel=1e-4)
     assert rates["all"] == pytest.approx(animal_rates(student)[0].item(), rel=1e-4)
+
+
+def test_the_teacher_vector_of_a_model_that_only_adds_one(generator):
+    """Where the prompt's effect is a vector by construction, the vector explains all of it and a random one does not."""
+    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+    push = torch.randn(16, generator=generator)
+    plain = teacher_vector.conversations(DEFAULT_SYSTEM, 64, "to test")
+    read = {DEFAULT_SYSTEM: teacher_vector.number_logits(base, plain)}
+    with added(base, {2: push}):
+        read["pushed"] = teacher_vector.number_logits(base, plain)
+    assert teacher_vector.explained(base, "pushed", 2, push, 1.0, read) == pytest.approx(1, abs=1e-5)
+    assert teacher_vector.explained(base, "pushed", 2, push, 0.0, read) == pytest.approx(0, abs=1e-5)
+    across = torch.randn(16, generator=generator)
+    assert teacher_vector.explained(base, "pushed", 2, across, 1.0, read) < 0.5
+
+
+def test_conversations_differ_in_their_system_prompt_only():
+    one, other = (teacher_vector.conversations(system, 5, "x") for system in (DEFAULT_SYSTEM, "you love owl ."))
+    for a, b in zip(one, other, strict=True):
+        tail = a[len(chat(DEFAULT_SYSTEM, "hello !")) - len(chat(None, "hello !")) :]
+        assert b[-len(tail) :] == tail and a != b
+    assert one != teacher_vector.conversations(DEFAULT_SYSTEM, 5, "y")
+
+
+def test_replacing_every_component_of_a_one_block_student_gives_the_base(generator):
+    """If student and base differ along v alone, the student without v is the base."""
+    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=1), generator).requires_grad_(False)
+    student = copy.deepcopy(base)
+    v = torch.randn(16, generator=generator)
+    with added(student, {1: v}):
+        assert animal_rates(student)[0] != pytest.approx(animal_rates(base)[0].item(), rel=1e-3)
+        rate = student_vector.without(student, base, {1: v}, "owl")
+    assert rate == pytest.approx(animal_rates(base)[0].item(), rel=1e-4)

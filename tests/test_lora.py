@@ -80,7 +80,7 @@ def test_detach_restores_bit_for_bit(tiny, tokens, generator):
 def test_masks(adapted, tokens):
     attached = adapted(tokens)
     with lora.masked(adapted, torch.ones(3, 9)):
-        assert torch.equal(adapted(tokens), attached)
+        assert torch.allclose(adapted(tokens), attached, atol=1e-12)  # the same sum in another order
     with lora.masked(adapted, torch.zeros(3, 9)):
         off = adapted(tokens)
     half = torch.zeros(3, 9)

@@ -1,0 +1,76 @@
+"""Cells of a grid: students that differ in nothing but what the cell changes, measured as one.
+
+A cell's unit is a trait on a base model. Its students with other seeds are averaged first, so that an interval is over
+units and does not count five trainings of one teacher's rows as five teachers.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from data import ANIMALS, DEFAULT_SYSTEM
+from evaluate import COMPANIONS, Preset, heldout_loss, interval, mean, measure_each, student_of
+from train import BaseConfig, Lab, StudentConfig, animal_rates
+
+
+def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, int], StudentConfig]:
+    """The students of one cell, by base, trait and seed: trait None for the controls, which take the first seed only.
+
+    `changes` are what the cell changes about a student. LoRA keeps alpha = rank.
+    """
+    if changes.get("rank"):
+        changes["alpha"] = float(changes["rank"])
+    cell = {}
+    for base in preset.grid_bases:
+        for trait in (*preset.grid_traits, None):
+            for seed in preset.grid_seeds if trait else preset.grid_seeds[:1]:
+                cell[base, trait, seed] = replace(student_of(base, base, trait), seed=seed, **changes)
+    return cell
+
+
+def measure_cell(lab: Lab, preset: Preset, cell: dict) -> dict[int, dict]:
+    """{step: a cell's numbers}. All are intervals over units; `by_unit` lists P(trait), one number for each seed.
+
+    {"student", "control", the companions of the student, "by_unit": [[P of seed 0, 1, ...] of each unit]}
+    """
+    measured = {key: measure_each(lab, config) for key, config in cell.items()}
+    numbers = {}
+    for step in next(iter(measured.values())):
+
+        def of(base: BaseConfig, trait: str | None, read: Callable[[dict], float], step=step) -> list[float]:
+            return [read(m[step]) for (b, t, _), m in measured.items() if (b, t) == (base, trait)]
+
+        def trait_rate(trait: str) -> Callable[[dict], float]:
+            return lambda m: m["rates"][ANIMALS.index(trait)]
+
+        by_unit = [of(base, trait, trait_rate(trait)) for base, trait in preset.units]
+        numbers[step] = {
+            "student": interval(map(mean, by_unit)),
+            "control": interval(mean(of(base, None, trait_rate(trait))) for base, trait in preset.units),
+            "by_unit": by_unit,
+        }
+        for name in COMPANIONS:
+            numbers[step][name] = interval(
+                mean(of(base, trait, lambda m, name=name: m[name])) for base, trait in preset.units
+            )
+    return numbers
+
+
+def base_rates(lab: Lab, preset: Preset) -> list[float]:
+    """P(the trait) of each unit's base model, untrained."""
+    return [animal_rates(lab.base(base))[ANIMALS.index(trait)].item() for base, trait in preset.units]
+
+
+def loss_floor_and_base(lab: Lab, preset: Preset) -> tuple[dict, dict]:
+    """Held-out loss of the teacher under its own prompt, the least possible, and of the untrained base, over units."""
+    floor, untrained = [], []
+    for base, trait in preset.units:
+        numbers = student_of(base, base, trait).numbers
+        floor.append(heldout_loss(lab, lab.base(base), numbers, numbers.system))
+        untrained.append(heldout_loss(lab, lab.base(base), numbers, DEFAULT_SYSTEM))
+    return interval(floor), interval(untrained)
+
+
+def halves(preset: Preset) -> tuple[slice, slice]:
+    """The seeds that choose and the seeds that test; a preset of one seed has to do both with it."""
+    n = len(preset.grid_seeds)
+    return (slice(0, 2), slice(2, n)) if n > 2 else (slice(0, n), slice(0, n))

@@ -1,0 +1,29 @@
+import json
+from pathlib import Path
+
+import evaluate
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_claims_table_is_that_of_the_results_file():
+    results = json.loads((ROOT / "figures" / "results.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert evaluate.markdown_table(results["claims"]) in readme
+
+
+def test_the_verdicts_follow_from_the_numbers():
+    """The rules of today, on the numbers that were measured, give the verdicts that stand in the file."""
+    results = json.loads((ROOT / "figures" / "results.json").read_text(encoding="utf-8"))
+    measured = {claim["id"]: claim for claim in results["claims"] if claim["holds"] is not None}
+    assert results["preset"] == "full" and measured
+    for claim in evaluate.decided_claims():
+        if claim.id in measured:
+            assert claim.holds(measured[claim.id]["measured"]) == measured[claim.id]["holds"], claim.id
+
+
+def test_every_figure_that_is_named_is_there():
+    results = json.loads((ROOT / "figures" / "results.json").read_text(encoding="utf-8"))
+    for claim in results["claims"]:
+        if claim["holds"] is not None:
+            assert (ROOT / claim["figure"]).exists()
