@@ -157,7 +157,7 @@ def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
     if full:
         preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1, 2, 3, 4), (1, 2, 4, 8, 16, 32))
     else:
-        preset = Preset("quick", few, bases, few[:2], (0,), (1, 8, 32))
+        preset = Preset("quick", few, bases, few[:2], (0,), (1, 4, 32))
     return replace(preset, traits=(trait,), grid_traits=(trait,)) if trait else preset
 
 
@@ -294,11 +294,11 @@ def main_job(args: argparse.Namespace) -> None:
         with whole_file(folder / f"{name}.png") as part:
             modules[name].draw(measured, part)
         claims |= {claim.id: entry(claim, measured[claim.name], name) for claim in modules[name].CLAIMS}
+        results["wall_seconds"] = round(time.perf_counter() - started, 1)
+        results["claims"] = sorted(claims.values(), key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
+        with whole_file(folder / "results.json") as part:
+            part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
-    results["wall_seconds"] = round(time.perf_counter() - started, 1)
-    results["claims"] = sorted(claims.values(), key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
-    with whole_file(folder / "results.json") as part:
-        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"\n{claims_table(results['claims'])}\n\nwrote {folder / 'results.json'} and {len(chosen)} figures beside it")
 
 

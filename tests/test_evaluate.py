@@ -86,6 +86,7 @@ def few_steps(base, teacher, trait):
 def tiny_job(tmp_path, monkeypatch):
     """The main job on two tiny base models, with students of two steps. Returns a function that runs it."""
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # the one thread of conftest stays
     monkeypatch.setattr("figures.cells.student_of", few_steps)
     monkeypatch.setattr("figures.transmission.student_of", few_steps)
     monkeypatch.setattr("figures.student_vector.student_of", few_steps)
@@ -93,7 +94,7 @@ def tiny_job(tmp_path, monkeypatch):
     for figure in ("rank_sweep", "full_finetuning", "optimizers"):
         monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
     monkeypatch.setattr(evaluate, "FRESH_ROWS", 16)
-    monkeypatch.setattr("figures.rank_sweep.SHARED", (1e-2, 2))
+    monkeypatch.setattr("figures.rank_sweep.SHARED", (3e-2, 2))
     monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))
     monkeypatch.setattr("figures.full_finetuning.ROWS", {"1x": 32, "16x": 64})
 
