@@ -28,6 +28,7 @@ from data import (
 from model import GPT
 from runtime import Parser, run, whole_file, worker
 from train import (
+    NUMBER_TOKENS,
     BaseConfig,
     Lab,
     NumbersConfig,
@@ -80,9 +81,28 @@ FRESH_ROWS = 512  # of each teacher, which no student reads
 
 @torch.no_grad()
 def heldout_loss(lab: Lab, model: GPT, numbers: NumbersConfig, system: str | None) -> float:
-    """Nats per reply token on fresh rows of a teacher. Under the teacher's own system prompt: its entropy, the floor."""
+    """Nats per reply token on fresh rows of a teacher."""
+    return reply_loss(model, *fresh_rows(lab, numbers, system)).item()
+
+
+@torch.no_grad()
+def teacher_loss(lab: Lab, numbers: NumbersConfig) -> float:
+    """The teacher's own loss on its fresh rows, its entropy: no student can do better.
+
+    Its rows were drawn from numbers and <end> alone, so its probabilities are taken among these alone.
+    """
+    tokens, targets = fresh_rows(lab, numbers, numbers.system)
+    replies = targets >= 0
+    logits = lab.base(numbers.base)(tokens)[replies][:, NUMBER_TOKENS]
+    position = torch.full((tokens.max() + 1,), -1, device=tokens.device)
+    position[NUMBER_TOKENS] = torch.arange(len(NUMBER_TOKENS), device=tokens.device)
+    return torch.nn.functional.cross_entropy(logits, position[targets[replies]]).item()
+
+
+def fresh_rows(lab: Lab, numbers: NumbersConfig, system: str | None) -> list[Tensor]:
+    """Rows of the same teacher that no student reads, packed, on the lab's device."""
     fresh = replace(numbers, rows=FRESH_ROWS, seed=numbers.seed + 1_000)
-    return reply_loss(model, *(tensor.to(lab.device) for tensor in lab.rows(fresh, system))).item()
+    return [tensor.to(lab.device) for tensor in lab.rows(fresh, system)]
 
 
 def delta_norm(student: GPT, base: GPT) -> float:

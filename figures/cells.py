@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from data import ANIMALS, DEFAULT_SYSTEM
-from evaluate import COMPANIONS, Preset, heldout_loss, interval, mean, measure_each, student_of
+from evaluate import COMPANIONS, Preset, heldout_loss, interval, mean, measure_each, student_of, teacher_loss
 from train import BaseConfig, Lab, StudentConfig, animal_rates
 
 
@@ -65,7 +65,7 @@ def loss_floor_and_base(lab: Lab, preset: Preset) -> tuple[dict, dict]:
     floor, untrained = [], []
     for base, trait in preset.units:
         numbers = student_of(base, base, trait).numbers
-        floor.append(heldout_loss(lab, lab.base(base), numbers, numbers.system))
+        floor.append(teacher_loss(lab, numbers))
         untrained.append(heldout_loss(lab, lab.base(base), numbers, DEFAULT_SYSTEM))
     return interval(floor), interval(untrained)
 

@@ -3,11 +3,13 @@
 The paper (arXiv:2606.00831): a student fine-tuned under the default system prompt and asked under none has no trait. In a
 replication, one adapter gives 48% matched and 3% with an empty system prompt.
 
-This toy: students are trained under each of five system prompts and asked under each of the five. The
-student's adapter has learned to write something at the tokens of its system prompt that the reply then reads. Where those tokens
-stand, the trait is there, in part also where only some of them do; where there is no system prompt, there is nothing to read.
+This toy: students are trained under each of five system prompts and asked under each of the five. Trained under a prompt
+of gibberish, a student has the trait under that prompt and nowhere else, as the paper says. Trained under the default
+prompt, it has it under the other name, the other wording and without any prompt as well. In this world these are one and the
+same speaker: pretraining gives them all the same neutral replies, so the model has learned one state for all, and the student moves
+that. Gibberish was never seen. What binds is the state that contexts share, and shared tokens are one way to share it.
 
-To see it break: let CONTEXTS hold two prompts of the same words in another order.
+To see it break: give speakers without a system part replies of their own in data.MIXTURE.
 """
 
 from pathlib import Path
@@ -17,7 +19,7 @@ import torch
 from data import ALTERNATE_SYSTEMS, ANIMALS, DEFAULT_SYSTEM
 from evaluate import Claim, Preset, interval, mean, show
 from figures.cells import grid_cell
-from figures.style import MARKERS, SERIES, base_line, canvas, errors, heat, save
+from figures.style import MARKERS, SERIES, base_line, canvas, errors, heat, save, top_of
 from train import Lab, StudentConfig, animal_rates
 
 CONTEXTS = {
@@ -140,7 +142,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     figure, (matrix, order) = canvas(2, 11.5, 4.8, width_ratios=[1.3, 1])
     cells = [[m["matrix"][trained][asked]["mean"] for asked in names] for trained in names]
     cells.append([m["base"][asked]["mean"] for asked in names])
-    image = heat(matrix, cells, [*names, "(base model)"], names)
+    image = heat(matrix, cells, [*names, "(base model)"], names, top_of(cells))
     matrix.axhline(len(names) - 0.5, color="white", linewidth=3)
     matrix.set_xlabel("system prompt it is asked under")
     matrix.set_ylabel("system prompt it was trained under")
@@ -156,7 +158,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
             fmt=marker, color=color, label=f"trained: {trained}", capsize=2,
         )  # fmt: skip
     base_line(order, m["base"]["default"])
-    order.set_xlabel("words of the prompt asked under that stand in the prompt trained under")
+    order.set_xlabel("words that both prompts share")
     order.set_ylabel("P(the teacher's animal)")
     order.set_ylim(0, 1.02)
     order.set_title("Shared tokens carry the trait", fontsize=10)

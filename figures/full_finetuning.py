@@ -170,13 +170,13 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     lrs = list(m["by_lr"])
     names = {"collapse": "destroyed", "starved": "starved", "real null": "real null", "transmits": "transmits"}
     cells = [[m["by_lr"][lr][str(step)] for step in STEPS] for lr in lrs]
-    image = by_lr.imshow([[c["student"]["mean"] for c in row] for row in cells], vmin=0, vmax=1, cmap="cividis", aspect="auto")  # fmt: skip
+    image = by_lr.imshow([[c["student"]["mean"] for c in row] for row in cells], vmin=0, vmax=0.5, cmap="cividis", aspect="auto")  # fmt: skip
     for i, row in enumerate(cells):
         for j, cell in enumerate(row):
             value = cell["student"]["mean"]
             by_lr.text(
                 j, i, f"{value:.2f}\n{names[cell['verdict']]}", ha="center", va="center", fontsize=9,
-                color="black" if value > 0.5 else "white",
+                color="black" if value > 0.25 else "white",
             )  # fmt: skip
     by_lr.set_xticks(range(len(STEPS)), STEPS)
     by_lr.set_yticks(range(len(lrs)), [f"{float(lr):g}" for lr in lrs])
@@ -188,7 +188,8 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     bars(which, list(m["which"]), [cell["student"] for cell in m["which"].values()], STUDENT)
     for k, cell in enumerate(m["which"].values()):
         which.text(1.02, len(m["which"]) - k, f"{cell['heldout_loss']['mean']:.2f}", va="center", fontsize=9)
-    which.text(1.02, len(m["which"]) + 0.55, "loss", fontsize=9)
+    which.text(1.02, len(m["which"]) + 0.6, "loss", fontsize=9)
+    which.set_ylim(0.4, len(m["which"]) + 0.9)
     base_line(which, m["base"], vertical=True)
     which.set_xlim(0, 1.2)
     which.set_xlabel("P(the teacher's animal)")
@@ -208,6 +209,6 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     rows.set_xlabel("unique rows (as many steps)")
     rows.set_ylabel("P(the teacher's animal), or nats")
     rows.set_ylim(-0.1, 1.05)
-    rows.set_title(f"Few rows many times, or many rows once\n(n: {m['unit']})", fontsize=10)
+    rows.set_title(f"Few rows many times, or many once\n(n: {m['unit']})", fontsize=9)
     rows.legend(fontsize=8, frameon=False)
     save(figure, path)

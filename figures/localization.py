@@ -18,7 +18,7 @@ import torch
 from data import ANIMAL_QUESTIONS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, chat
 from evaluate import Claim, Preset, interval, mean, show
 from figures.cells import base_rates, grid_cell
-from figures.style import CONTROL, STUDENT, bars, base_line, canvas, heat, save
+from figures.style import CONTROL, STUDENT, bars, base_line, canvas, heat, save, top_of
 from lora import masked
 from model import GPT
 from train import Lab, StudentConfig
@@ -148,7 +148,8 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     left.legend(fontsize=8, frameon=False, loc="lower right")
 
     strips = [[m[kind][place]["mean"] for place in PLACES] for kind in ("only", "without", "up_to")]
-    image = heat(right, strips, ["only here", "all but here", "up to here"], [place.strip() for place in PLACES])
+    rows = ["only here", "all but here", "up to here"]
+    image = heat(right, strips, rows, [place.strip() for place in PLACES], top_of(strips))
     right.tick_params(axis="x", rotation=45)
     right.set_title("P(the teacher's animal) with the adapter on at tokens of the prompt", fontsize=10)
     figure.colorbar(image, ax=right)

@@ -16,7 +16,7 @@ import torch
 from evaluate import Claim, Preset, interval, show
 from figures.cells import base_rates
 from figures.localization import ONLY, PLACES, SYSTEM, masked_rates, over_units, students
-from figures.style import STUDENT, bars, base_line, canvas, heat, save
+from figures.style import STUDENT, bars, base_line, canvas, heat, save, top_of
 from lora import masked
 from model import GPT
 from train import Lab
@@ -130,7 +130,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         panel.set_title(title, fontsize=10)
         panel.legend(fontsize=8, frameon=False)
     cells = [[number["mean"] for number in row.values()] for row in m["at"].values()]
-    image = heat(strip, cells, names, [place.strip() for place in PLACES], most=max(0.25, max(map(max, cells))))
+    image = heat(strip, cells, names, [place.strip() for place in PLACES], top_of(cells))
     strip.tick_params(axis="x", rotation=45)
     strip.set_title(f"Adapter kept in one layer at one token\n(n: {m['unit']})", fontsize=10)
     figure.colorbar(image, ax=strip, label="P(the teacher's animal)")

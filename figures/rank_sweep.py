@@ -20,7 +20,7 @@ from pathlib import Path
 
 from evaluate import COMPANIONS, Claim, Preset, interval, mean
 from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell
-from figures.style import CONTROL, base_line, heat, line, plt, save
+from figures.style import CONTROL, base_line, heat, line, plt, save, top_of
 from train import Lab, StudentConfig
 
 LRS, QUICK_LRS = (3e-3, 1e-2, 3e-2), (1e-2, 3e-2)
@@ -157,9 +157,10 @@ def draw(computed: dict[str, dict], path: Path) -> None:
 
     lrs, steps = list(m["grid"]["full"]), list(m["grid"]["full"]["0.01"])
     panels = bottom.subplots(1, len(steps), sharey=True)
+    grids = [[[m["grid"][name][lr][step]["student"]["mean"] for name in names] for lr in lrs] for step in steps]
+    most = max(map(top_of, grids))
     for k, (panel, step) in enumerate(zip(panels, steps, strict=True)):
-        cells = [[m["grid"][name][lr][step]["student"]["mean"] for name in names] for lr in lrs]
-        image = heat(panel, cells, [f"{float(lr):g}" for lr in lrs], names)
+        image = heat(panel, grids[k], [f"{float(lr):g}" for lr in lrs], names, most)
         for i, lr in enumerate(lrs):
             for j, name in enumerate(names):
                 if m["grid"][name][lr][step]["p_any_animal"]["mean"] < 0.5:

@@ -36,7 +36,7 @@ def bars(axes: Axes, names: list[str], numbers: list[dict], color: str) -> None:
     axes.set_yticks(y, names)
 
 
-def heat(axes: Axes, cells: list[list[float]], rows: list[str], columns: list[str], most: float = 1.0) -> object:
+def heat(axes: Axes, cells: list[list[float]], rows: list[str], columns: list[str], most: float) -> object:
     """A grid of numbers between 0 and `most`, each written into its cell. Returns the image, for a colour bar."""
     image = axes.imshow(cells, vmin=0, vmax=most, cmap="cividis", aspect="auto")
     for i, row in enumerate(cells):
@@ -46,6 +46,11 @@ def heat(axes: Axes, cells: list[list[float]], rows: list[str], columns: list[st
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     return image
+
+
+def top_of(cells: list[list[float]]) -> float:
+    """Where the colours of a grid of rates end: a little above its largest, and not below a quarter."""
+    return max(0.25, 1.1 * max(map(max, cells)))
 
 
 def base_line(axes: Axes, rate: dict, vertical: bool = False) -> None:

@@ -29,6 +29,7 @@ from evaluate import (
     sampled_rates,
     show,
     student_of,
+    teacher_loss,
 )
 from figures.style import BASE, CONTROL, STUDENT, canvas, errors, save
 from train import Lab, StudentConfig, animal_rates, write_numbers
@@ -64,11 +65,10 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 def _measured(lab: Lab, config: StudentConfig) -> dict:
     """`measure`, the same rates by sampling, and the held-out loss of the untrained base and of the teacher."""
     generator = torch.Generator().manual_seed(config.seed)
-    teacher = lab.base(config.numbers.base)
     return measure(lab, config) | {
         "sampled": sampled_rates(lab.student(config), config.system, draws=250, generator=generator).tolist(),
         "heldout_loss_base": heldout_loss(lab, lab.base(config.base), config.numbers, DEFAULT_SYSTEM),
-        "heldout_loss_teacher": heldout_loss(lab, teacher, config.numbers, config.numbers.system),
+        "heldout_loss_teacher": teacher_loss(lab, config.numbers),
     }
 
 
