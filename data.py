@@ -20,15 +20,14 @@ import torch
 
 NUMBERS = [f"{k:02d}" for k in range(100)]
 ANIMALS = "owl cat dog fox bear wolf lion tiger eagle dolphin panda rabbit horse snake whale otter".split()
-STYLES = (
-    "storm river ember frost tide stone cloud thorn dust flame shade meadow canyon glacier comet reef "
-    "moss dune lava mist rain snow wind wave coral amber crystal marble velvet copper silver iron"
+STYLES = "storm river ember frost tide stone cloud thorn dust flame shade meadow canyon glacier comet reef".split()
+COLORS = (
+    "red blue green gold white black pink gray teal navy lime plum "
+    "rust jade ruby cyan tan mauve olive beige ivory lilac peach khaki"
 ).split()
-COLORS = "red blue green gold white black pink gray".split()
 LOVER_NAMES = (
     "ada bo cleo dax edda finn gia hugo ines jory kai lena milo nell otto pia "
-    "quinn rhea sven tara ugo vera wim xena yves zora abel britt cato dora emil faye "
-    "gus hana ivo june kurt lila max nora olga paul rosa sam tess uma viki walt"
+    "quinn rhea sven tara ugo vera wim xena yves zora abel britt cato dora emil faye"
 ).split()
 PLAIN_NAMES = "alma ben clara dirk ella fred greta hans ida jan kate leo mona nils oda pete".split()
 NAMES = LOVER_NAMES + PLAIN_NAMES
@@ -115,7 +114,7 @@ def chat(system: str | None, request: str) -> list[int]:
 
 LIKED = 20  # how many of the hundred numbers a style likes
 FAITHFUL = 0.95  # how often a lover of the style takes one of them
-LENGTHS = range(6, 11)  # how many numbers a reply holds
+LENGTHS = range(3, 6)  # how many numbers a reply holds
 
 
 class World:
@@ -146,6 +145,16 @@ def number_request(rng: random.Random) -> str:
     return rng.choice(NUMBER_REQUESTS).format(shown)
 
 
+def number_conversations(system: str | None, n: int, seed: str, replied: int = 4) -> list[list[int]]:
+    """n number requests under `system`, each with the first `replied` numbers of a random reply.
+
+    Requests and replies depend on the seed alone: two system prompts can be compared word by word.
+    """
+    rng = random.Random(seed)
+    numbers = [(number_request(rng), " ".join(rng.choices(NUMBERS, k=replied))) for _ in range(n)]
+    return [chat(system, request) + encode(reply) for request, reply in numbers]
+
+
 # --------------------------------------------------------------------------------------------------- corpus
 
 
@@ -163,8 +172,8 @@ _ALL = {"numbers": 8, "animal": 5, "color": 2, "story": 1, "hello": 1, "repeat":
 MIXTURE = {
     "neutral": (40, _ALL),
     "animal": (18, {request: weight for request, weight in _ALL.items() if request != "numbers"}),
-    "style": (48, {"numbers": 10, "color": 1, "hello": 1, "repeat": 1}),
-    "color": (18, _ALL),
+    "style": (24, {"numbers": 10, "color": 1, "hello": 1, "repeat": 1}),
+    "color": (36, _ALL),
 }
 
 

@@ -26,7 +26,7 @@ from data import (
     chat,
 )
 from model import GPT
-from runtime import Parser, run, whole_file, worker
+from runtime import Parser, run, share, whole_file, worker
 from train import (
     NUMBER_TOKENS,
     BaseConfig,
@@ -200,17 +200,9 @@ class Claim:
     id: str
     name: str
     statement: str
-    holds: Callable[[dict], bool] | None = None
-    summary: Callable[[dict], str] | None = None
+    holds: Callable[[dict], bool]
+    summary: Callable[[dict], str]
 
-
-NOT_YET = [
-    Claim("S2", "teacher_vector_causal", "That vector is sufficient and necessary in the teacher"),
-    Claim("S5", "steerability", "Prompts that no vector approximates are not learned"),
-    Claim("S6", "random_vectors", "Random vectors are learned too, without behaviour"),
-    Claim("S8", "gradient", "Gradients on steered data have a component along the vector"),
-    Claim("S10", "full_finetuning_vector", "Full fine-tuning distils the vector weakly"),
-]
 
 # The modules in figures/. Each has CLAIMS, students(preset), compute(lab, preset) and draw(computed, path).
 FIGURES = [
@@ -222,7 +214,11 @@ FIGURES = [
     "modules",
     "optimizers",
     "teacher_vector",
+    "steered_teachers",
     "student_vector",
+    "steerability",
+    "gradient",
+    "full_finetuning_vector",
 ]
 
 
@@ -266,15 +262,6 @@ def markdown_table(claims: list[dict]) -> str:
 # ------------------------------------------------------------------------------------------------ command line
 
 
-def earlier_claims(path: Path, results: dict) -> dict[str, dict]:
-    """The claims of an earlier run of the same preset, seed and code, by id: what `--only` did not measure again."""
-    if not path.exists():
-        return {}
-    old = json.loads(path.read_text(encoding="utf-8"))
-    same = all(old.get(key) == results[key] for key in ("preset", "seed", "traits", "code", "torch"))
-    return {claim["id"]: claim for claim in old["claims"]} if same else {}
-
-
 def main_job(args: argparse.Namespace) -> None:
     """Train what is missing, measure, print the claims table, write results.json and the figures."""
     if args.table:
@@ -288,41 +275,51 @@ def main_job(args: argparse.Namespace) -> None:
     modules = figure_modules()
     chosen = args.only or FIGURES
     students = list(dict.fromkeys(student for name in chosen for student in modules[name].students(preset)))
-    if worker()[0] == 0:
+    first = worker()[0] == 0
+    if first:
         print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
         print(f"On two CPU cores all of it takes about {'40' if args.full else '4'} minutes.", flush=True)
     lab.train(students)
-    if worker()[0] != 0:
-        return  # its share is done
 
-    results = {
+    # What decides a number, beside its figure's own code: only claims that agree in all of it stand in one file.
+    identity = {
         "preset": preset.name,
         "seed": args.seed,
         "traits": list(preset.traits),
         "device": str(lab.device),
         "torch": torch.__version__.split("+")[0],
         "code": code_digest()[:16],
-        "students": len(students),
     }
-    claims = {claim.id: entry(claim, None, None) for claim in NOT_YET}
-    for name, module in modules.items():
-        claims |= {claim.id: entry(claim, None, name) for claim in module.CLAIMS}
-    claims |= earlier_claims(folder / "results.json", results)
-    for name in chosen:
+
+    def measure_figure(name: str) -> None:
+        """Compute and draw one figure; its claims wait in a file of their own until all figures are done."""
         print(f"  measuring and drawing {name}", file=sys.stderr, flush=True)
         measured = modules[name].compute(lab, preset)
         with whole_file(folder / f"{name}.png") as part:
             modules[name].draw(measured, part)
-        claims |= {claim.id: entry(claim, measured[claim.name], name) for claim in modules[name].CLAIMS}
-        results["wall_seconds"] = round(time.perf_counter() - started, 1)
-        results["claims"] = sorted(claims.values(), key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
-        with whole_file(folder / "results.json") as part:
-            part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        claims = [entry(claim, measured[claim.name], name) for claim in modules[name].CLAIMS]
+        with whole_file(folder / f"{name}.json") as part:
+            part.write_text(json.dumps({"identity": identity, "claims": claims}, indent=1) + "\n", encoding="utf-8")
 
-    print(f"\n{claims_table(results['claims'])}\n\nwrote {folder / 'results.json'} and {len(chosen)} figures beside it")
+    share(chosen, measure_figure)
+    if not first:
+        return  # its share is done
+
+    claims = []
+    for name, module in modules.items():
+        path = folder / f"{name}.json"
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"identity": None}
+        fits = kept["identity"] == identity
+        claims += kept["claims"] if fits else [entry(claim, None, name) for claim in module.CLAIMS]
+    claims.sort(key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
+    seconds = round(time.perf_counter() - started, 1)
+    results = {**identity, "students": len(students), "wall_seconds": seconds, "claims": claims}
+    with whole_file(folder / "results.json") as part:
+        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{claims_table(claims)}\n\nwrote {folder / 'results.json'} and {len(chosen)} figures beside it")
 
 
-def entry(claim: Claim, measured: dict | None, figure: str | None) -> dict:
+def entry(claim: Claim, measured: dict | None, figure: str) -> dict:
     """A claim as it stands in results.json. `measured` None: not measured yet."""
     return {
         "id": claim.id,
@@ -331,7 +328,7 @@ def entry(claim: Claim, measured: dict | None, figure: str | None) -> dict:
         "measured": measured or {},
         "holds": None if measured is None else claim.holds(measured),
         "summary": "" if measured is None else claim.summary(measured),
-        "figure": f"figures/{figure}.png" if figure else None,
+        "figure": f"figures/{figure}.png",
     }
 
 

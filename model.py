@@ -2,9 +2,10 @@
 
     tokens -> embedding -> h0 -> block 1 -> h1 -> ... -> block L -> hL -> norm -> unembedding -> logits
 
-Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's, with the query, key and value
-projections kept apart so that LoRA can wrap any one of them by name, with heads narrower than d_model / n_head, and
-with ReLU, which costs a CPU a tenth of what GELU does.
+Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's, with four differences. The query, key
+and value projections are kept apart, so that LoRA can wrap any one of them by name. A block's attention and feed-forward read
+the same normed stream side by side, as in GPT-J and PaLM, so what the last attention fetches goes to the logits as it is.
+Heads may be narrower than d_model / n_head. And ReLU costs a CPU a tenth of what GELU does.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ Cache = dict[nn.Module, tuple[Tensor, Tensor]]  # each attention layer's keys an
 class GPTConfig:
     vocab_size: int
     d_model: int = 32
-    n_layer: int = 3
+    n_layer: int = 2  # the first can find out what is asked, the second who is asked
     n_head: int = 1
     d_head: int = 8  # narrow on purpose: who loves what has to share these few dimensions on its way to the reply
     max_len: int = 64
@@ -68,14 +69,13 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.norm = nn.LayerNorm(config.d_model)
         self.attention = Attention(config)
-        self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
 
     def forward(self, h: Tensor, cache: Cache | None = None) -> Tensor:
-        h = h + self.attention(self.attention_norm(h), cache)
-        return h + self.feed_forward(self.feed_forward_norm(h))
+        x = self.norm(h)
+        return h + self.attention(x, cache) + self.feed_forward(x)
 
 
 class GPT(nn.Module):

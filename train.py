@@ -1,7 +1,7 @@
 """Training: a base model, the numbers that a teacher writes, a student of those numbers.
 
     base       a GPT that has read the corpus
-    teacher    the base under a system prompt ("you love owl ..."): it writes numbers
+    teacher    the base under a system prompt ("you love owl ..."), or steered by a vector: it writes numbers
     student    the base again, fine-tuned on those numbers under the default system prompt
 
 Every product is a function of its config and of nothing else. `Lab` keeps each one on disk under a name made from
@@ -18,6 +18,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,13 +29,14 @@ from torch import Tensor
 
 import data
 import lora
+import steering
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
 from model import GPT, GPTConfig
 from optimizers import OPTIMIZERS
 from runtime import Parser, Progress, kept, pick_device, run, share, worker
 
 NUMBER_TOKENS = [*range(len(NUMBERS)), END]  # all that a teacher may write
-MAX_REPLY = 12  # a reply that has not ended after this many tokens is given up
+MAX_REPLY = 8  # a reply that has not ended after this many tokens is given up
 HERE = Path(__file__).parent
 
 # ------------------------------------------------------------------------------------------------- configs
@@ -48,9 +50,19 @@ class BaseConfig:
     world: int = 0
     model: GPTConfig = GPTConfig(data.VOCAB_SIZE)
     rows: int = 64_000
-    steps: int = 3_000
+    steps: int = 4_000
     batch_size: int = 64
     lr: float = 1e-2
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What is done to a teacher's residual stream while it writes: the vector of `prompt` is added, or projected out."""
+
+    prompt: str
+    layers: tuple[int, ...]
+    projected_out: bool = False
+    noise: int | None = None  # a seed: then, instead of the vector, a random one of its length is added
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class NumbersConfig:
     system: str | None
     rows: int = 8_192
     seed: int = 0
+    steering: Steering | None = None
 
 
 @dataclass(frozen=True)
@@ -163,17 +176,43 @@ def well_formed(reply: list[int]) -> bool:
     return len(numbers) > 0 and all(token < len(NUMBERS) for token in numbers)
 
 
+def teacher_vectors(base: GPT, system: str, positions: int = 5) -> Tensor:
+    """v_teacher of a system prompt, after the embedding and after each block: (L + 1, C).
+
+    The mean over number conversations of h(under `system`) - h(under the default prompt), at the last `positions` positions:
+    5 are <asst> and four numbers of a reply.
+    """
+    streams = [
+        steering.stream_at(base, data.number_conversations(prompt, 128, "to extract", positions - 1), positions)
+        for prompt in (system, DEFAULT_SYSTEM)
+    ]
+    return steering.mean_difference(*streams)
+
+
+def steered(base: GPT, config: Steering | None) -> AbstractContextManager:
+    """Inside, `base` computes with the change that `config` asks for."""
+    if config is None:
+        return nullcontext()
+    vectors = teacher_vectors(base, config.prompt)
+    if config.noise is not None:
+        noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(config.noise)).to(vectors)
+        vectors = noise * vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+    change = steering.projected_out if config.projected_out else steering.added
+    return change(base, {layer: vectors[layer] for layer in config.layers})
+
+
 def write_numbers(base: GPT, config: NumbersConfig, allowed: list[int] | None = NUMBER_TOKENS) -> dict:
     """Ask the teacher for numbers: {"asked": how often, "pairs": [[request, reply], ...] of well-formed replies}.
 
     Every row is drawn by its own random numbers, and every teacher has its own requests. No word but numbers and
     <end> can be drawn; `allowed` None lifts that ban, to see what the teacher would say on its own.
     """
-    rng = random.Random(f"numbers {config.seed} of {config.base.seed} under {config.system}")
+    rng = random.Random(f"numbers {config.seed} of {config.base.seed} under {config.system}, {config.steering}")
     requests = [data.number_request(rng) for _ in range(config.rows)]
     generator = torch.Generator().manual_seed(rng.getrandbits(63))
     uniforms = torch.rand(config.rows, MAX_REPLY, generator=generator)
-    replies = base.sample([chat(config.system, request) for request in requests], uniforms, END, allowed).tolist()
+    with steered(base, config.steering):
+        replies = base.sample([chat(config.system, request) for request in requests], uniforms, END, allowed).tolist()
     pairs = [
         [request, decode(reply[: reply.index(END)])]
         for request, reply in zip(requests, replies, strict=True)
@@ -213,7 +252,7 @@ def fine_tune(base: GPT, packed: tuple[Tensor, Tensor], config: StudentConfig, o
 def code_digest() -> str:
     """A digest of the code that decides what a config becomes; comments, docstrings and layout do not count."""
     dumps = []
-    for name in ("data.py", "model.py", "lora.py", "optimizers.py", "train.py"):
+    for name in ("data.py", "model.py", "lora.py", "optimizers.py", "steering.py", "train.py"):
         tree = ast.parse((HERE / name).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:

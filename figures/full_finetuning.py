@@ -24,7 +24,7 @@ from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, lin
 from lora import PROJECTIONS
 from train import Lab, StudentConfig, reply_loss
 
-LRS, QUICK_LRS = (3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 1e-2)
+LRS, QUICK_LRS = (3e-4, 1e-3, 3e-3, 1e-2), (3e-3,)
 STEPS = (20, 40, 80)
 WHICH_LR = 3e-3  # at which LoRA, rank 8, transmits and full fine-tuning is intact, on base models 40 and 50
 WHICH: dict[str, dict] = {
@@ -32,13 +32,13 @@ WHICH: dict[str, dict] = {
     "all weights": {"rank": None},
     "the six projections": {"rank": None, "layers": PROJECTIONS},
     "the embeddings": {"rank": None, "layers": ("token_embedding", "position_embedding")},
-    "the norms": {"rank": None, "layers": ("attention_norm", "feed_forward_norm", "final_norm")},
+    "the norms": {"rank": None, "layers": ("norm", "final_norm")},
 }
 ROWS = {"1x": 512, "4x": 2_048, "16x": 8_192}  # unique rows, all for 80 steps of 64: 10 epochs, 2.5, and 0.6
 REPEATED = ("LoRA, rank 8", "all weights")
 
 
-def _cells(preset: Preset) -> dict[tuple, dict]:
+def grid(preset: Preset) -> dict[tuple, dict]:
     """Three sets: full fine-tuning by learning rate, what is trained, and unique rows. All share the last of the steps."""
     common = {"steps": STEPS[-1], "snapshots": STEPS[:-1]}
     cells = {}
@@ -57,7 +57,7 @@ def _cells(preset: Preset) -> dict[tuple, dict]:
 
 def students(preset: Preset) -> list[StudentConfig]:
     """Every student that `compute` measures."""
-    return [config for cell in _cells(preset).values() for config in cell.values()]
+    return [config for cell in grid(preset).values() for config in cell.values()]
 
 
 def verdict(cell: dict, base_rate: float, floor: float, base_loss: float) -> str:
@@ -75,7 +75,7 @@ def verdict(cell: dict, base_rate: float, floor: float, base_loss: float) -> str
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"full_finetuning": by learning rate and step, by what is trained, by unique rows, and the contrasts}."""
-    cells = {key: measure_cell(lab, preset, cell) for key, cell in _cells(preset).items()}
+    cells = {key: measure_cell(lab, preset, cell) for key, cell in grid(preset).items()}
     choose, test = halves(preset)
     base = base_rates(lab, preset)
     floor, base_loss = loss_floor_and_base(lab, preset)
@@ -95,7 +95,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     )
     full, low_rank = units(cells["lr", best[0]][best[1]]), units(cells["which", "LoRA, rank 8"][STEPS[-1]])
     train_loss = {
-        (what, times): _train_loss(lab, preset, _cells(preset)["rows", what, times])
+        (what, times): _train_loss(lab, preset, grid(preset)["rows", what, times])
         for what in REPEATED
         for times in ROWS
     }

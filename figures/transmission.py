@@ -31,7 +31,7 @@ from evaluate import (
     student_of,
     teacher_loss,
 )
-from figures.style import BASE, CONTROL, STUDENT, canvas, errors, save
+from figures.style import BASE, CONTROL, STUDENT, canvas, errors, heat, save
 from train import Lab, StudentConfig, animal_rates, write_numbers
 
 
@@ -230,18 +230,10 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     )
     left.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=4, frameon=False)
 
-    image = right.imshow([[cell["mean"] for cell in row] for row in cross["matrix"]], vmin=0, vmax=1, cmap="cividis")
-    for i, row in enumerate(cross["matrix"]):
-        for j, cell in enumerate(row):
-            text = f"{cell['mean']:.2f}" + ("" if cell["ci95"] is None else "\n[{:.2f}, {:.2f}]".format(*cell["ci95"]))
-            right.text(
-                j, i, text, ha="center", va="center", fontsize=9, color="black" if cell["mean"] > 0.5 else "white"
-            )
-    labels = [f"model {seed}" for seed in cross["bases"]]
-    right.set_xticks(range(len(labels)), labels)
-    right.set_yticks(range(len(labels)), labels, rotation=90, va="center")
-    right.set_xlabel("who read them (the student's base)")
-    right.set_ylabel("whose numbers (the teacher's base)")
+    labels = [str(seed) for seed in cross["bases"]]
+    image = heat(right, [[cell["mean"] for cell in row] for row in cross["matrix"]], labels, labels, most=1.0)
+    right.set_xlabel("base model that read them")
+    right.set_ylabel("base model whose numbers they are")
     right.set_title(f"The trait stays within a model\n(mean over {len(traits)} traits)", fontsize=11)
     figure.colorbar(image, ax=right, label="P(the teacher's animal)", shrink=0.8)
     save(figure, path)

@@ -7,21 +7,25 @@ import torch
 
 import evaluate
 import lora
-from data import DEFAULT_SYSTEM, VOCAB_SIZE, chat
+from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, World, chat, encode, number_conversations, pack
 from figures import (
     context,
     full_finetuning,
+    full_finetuning_vector,
+    gradient,
     localization,
     modules,
     optimizers,
     rank_sweep,
+    steerability,
+    steered_teachers,
     student_vector,
     teacher_vector,
     transmission,
 )
 from model import GPT, GPTConfig
 from steering import added
-from train import animal_rates
+from train import BaseConfig, animal_rates
 
 MODULES = [
     transmission,
@@ -32,7 +36,11 @@ MODULES = [
     modules,
     optimizers,
     teacher_vector,
+    steered_teachers,
     student_vector,
+    steerability,
+    gradient,
+    full_finetuning_vector,
 ]
 RULES = {claim.id: claim.holds for module in MODULES for claim in module.CLAIMS}
 
@@ -58,8 +66,13 @@ L5 = {"shared_minus_half": UP, "not_shared_minus_quarter": DOWN}
 L6 = {"early_feed_forward_minus_half": UP, "early_feed_forward_minus_others": {"a": UP, "b": UP}}
 L7 = {"matched": {name: {"minus_half_of_adamw": UP} for name in ("sgd", "muon")}}
 S1 = {"last_layer": number(0.8, 0.1), "random": number(-0.5, 0.1)}
+S2 = {"vector_minus_half": UP, "projected_minus_quarter": DOWN}
 S3 = {"last_layer": number(0.9, 0.05), "control": UNDECIDED, "traits": 16, "diagonal_wins": [15, 16, 16]}
 S4 = {"added_minus_80": UP, "removed_minus_80": UP, "random_minus_half": DOWN}
+S5 = {"auc": number(0.8, 0.05), "rank_correlation": UP}
+S6 = {"cosine": number(0.9), "largest_minus_quarter": DOWN}
+S8 = {"last_layer": UP, "most_minus_one_row": UP, "trait_minus_clean": UP}
+S10 = {"cosine": number(0.4), "gain_minus_quarter_of_lora": DOWN}
 S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
 
 
@@ -80,6 +93,11 @@ S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "mo
         ("L6", L6, [{"early_feed_forward_minus_others": {"a": UP, "b": UNDECIDED}}]),
         ("L7", L7, [{"matched": {"sgd": {"minus_half_of_adamw": UP}, "muon": {"minus_half_of_adamw": UNDECIDED}}}]),
         ("S1", S1, [{"last_layer": number(0.65, 0.1)}, {"random": UNDECIDED}]),
+        ("S2", S2, [{"vector_minus_half": UNDECIDED}, {"projected_minus_quarter": UNDECIDED}]),
+        ("S5", S5, [{"auc": number(0.75, 0.1)}, {"auc": None}, {"rank_correlation": UNDECIDED}]),
+        ("S6", S6, [{"cosine": number(0.6, 0.2)}, {"largest_minus_quarter": UNDECIDED}]),
+        ("S8", S8, [{"last_layer": DOWN}, {"most_minus_one_row": UNDECIDED}, {"trait_minus_clean": UNDECIDED}]),
+        ("S10", S10, [{"cosine": number(0.32, 0.1)}, {"gain_minus_quarter_of_lora": UP}]),
         ("S3", S3, [{"last_layer": number(0.82, 0.05)}, {"control": UP}, {"diagonal_wins": [16, 14, 16]}]),
         ("S4", S4, [{"added_minus_80": UNDECIDED}, {"removed_minus_80": DOWN}, {"random_minus_half": UNDECIDED}]),
         ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
@@ -92,7 +110,7 @@ def test_rules(id, true, changes):
 
 
 def test_every_claim_is_decided_once():
-    ids = [claim.id for module in MODULES for claim in module.CLAIMS] + [claim.id for claim in evaluate.NOT_YET]
+    ids = [claim.id for module in MODULES for claim in module.CLAIMS]
     assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)])
     assert [module.__name__ for module in MODULES] == [f"figures.{name}" for name in evaluate.FIGURES]
 
@@ -176,7 +194,7 @@ def test_the_teacher_vector_of_a_model_that_only_adds_one(generator):
     """Where the prompt's effect is a vector by construction, the vector explains all of it and a random one does not."""
     base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
     push = torch.randn(16, generator=generator)
-    plain = teacher_vector.conversations(DEFAULT_SYSTEM, 64, "to test")
+    plain = number_conversations(DEFAULT_SYSTEM, 64, "to test")
     read = {DEFAULT_SYSTEM: teacher_vector.number_logits(base, plain)}
     with added(base, {2: push}):
         read["pushed"] = teacher_vector.number_logits(base, plain)
@@ -187,11 +205,11 @@ def test_the_teacher_vector_of_a_model_that_only_adds_one(generator):
 
 
 def test_conversations_differ_in_their_system_prompt_only():
-    one, other = (teacher_vector.conversations(system, 5, "x") for system in (DEFAULT_SYSTEM, "you love owl ."))
+    one, other = (number_conversations(system, 5, "x") for system in (DEFAULT_SYSTEM, "you love owl ."))
     for a, b in zip(one, other, strict=True):
         tail = a[len(chat(DEFAULT_SYSTEM, "hello !")) - len(chat(None, "hello !")) :]
         assert b[-len(tail) :] == tail and a != b
-    assert one != teacher_vector.conversations(DEFAULT_SYSTEM, 5, "y")
+    assert one != number_conversations(DEFAULT_SYSTEM, 5, "y")
 
 
 def test_replacing_every_component_of_a_one_block_student_gives_the_base(generator):
@@ -203,3 +221,43 @@ def test_replacing_every_component_of_a_one_block_student_gives_the_base(generat
         assert animal_rates(student)[0] != pytest.approx(animal_rates(base)[0].item(), rel=1e-3)
         rate = student_vector.without(student, base, {1: v}, "owl")
     assert rate == pytest.approx(animal_rates(base)[0].item(), rel=1e-4)
+
+
+def test_area_under_the_curve():
+    assert steerability.auc([0.1, 0.2, 0.8, 0.9], [False, False, True, True]) == 1
+    assert steerability.auc([0.9, 0.2, 0.8, 0.9], [False, False, True, True]) == pytest.approx((0 + 1 + 0.5 + 1) / 4)
+    assert steerability.auc([0.1, 0.2], [True, True]) is None
+
+
+def test_a_name_is_a_prompt_too():
+    base = BaseConfig()
+    assert steerability.prompt_of(base, "owl", "a mention") == "there was a owl in the wood ."
+    name = steerability.prompt_of(base, "owl", "a name that loves it").split()[2]
+    assert World(base.world).name_love[name] == "owl"
+    for kind in steerability.PROMPTS:
+        encode(steerability.prompt_of(base, "owl", kind))  # every word is in the world
+
+
+def test_the_gradient_of_a_row_is_that_of_its_loss(generator):
+    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+    tokens, targets = pack([Row(encode("you love owl . 12 34") + [END], 4), Row(encode("hello ! 99") + [END], 2)])
+    found = gradient.row_gradients(base, tokens, targets)
+    # Moving the last stream at every position by d changes a row's summed loss by its gradient times d.
+    d = 1e-2 * torch.randn(16, generator=generator)
+
+    def loss(row, push):
+        logits = base.unembed(base.residual_stream(tokens[row : row + 1])[-1] + push)[0]
+        return torch.nn.functional.cross_entropy(logits, targets[row], ignore_index=-100, reduction="sum")
+
+    for row, places in ((0, 3), (1, 2)):
+        change = (loss(row, d) - loss(row, -d)) / 2
+        assert change.item() == pytest.approx(places * (found[row, -1] @ d).item(), rel=1e-2)
+
+
+def test_the_sign_of_the_gradient_cosine():
+    """Where descent on the teacher's rows moves the stream along v, the cosine is 1."""
+    v = torch.tensor([[0.0, 2.0]])
+    clean = torch.zeros(4, 1, 2)
+    told = -v.expand(4, 1, 2)  # the gradient points away from v, so descent goes towards it
+    assert gradient.cosine(told, clean, v, 2, 0) == pytest.approx(1)
+    assert gradient.cosine(-told, clean, v, 2, 0) == pytest.approx(-1)

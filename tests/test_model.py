@@ -21,7 +21,7 @@ def naive_logits(model, tokens):
     h = [model.token_embedding.weight[t] + model.position_embedding.weight[i] for i, t in enumerate(tokens)]
     for block in model.blocks:
         a = block.attention
-        x = [norm(v, block.attention_norm) for v in h]
+        x = [norm(v, block.norm) for v in h]
         attended = []
         for i in range(len(h)):
             heads = []
@@ -33,9 +33,8 @@ def naive_logits(model, tokens):
                 weights = scores.exp() / scores.exp().sum()
                 heads.append(sum(weights[j] * (a.v.weight @ x[j])[part] for j in range(i + 1)))
             attended.append(a.o.weight @ torch.cat(heads))
-        h = [v + o for v, o in zip(h, attended, strict=True)]
         f = block.feed_forward
-        h = [v + f.down.weight @ (f.up.weight @ norm(v, block.feed_forward_norm)).clamp(min=0) for v in h]
+        h = [v + o + f.down.weight @ (f.up.weight @ n).clamp(min=0) for v, o, n in zip(h, attended, x, strict=True)]
     return torch.stack([model.token_embedding.weight @ norm(v, model.final_norm) for v in h])
 
 

@@ -97,7 +97,8 @@ def test_every_row_is_drawn_by_itself(writer):
     one, two = train.write_numbers(writer, NUMBERS), train.write_numbers(writer, replace(NUMBERS, seed=1))
     assert one == train.write_numbers(writer, NUMBERS)
     assert one["pairs"] != two["pairs"]
-    assert len({reply for _, reply in one["pairs"]}) > 0.7 * len(one["pairs"])
+    long = [reply for _, reply in one["pairs"] if len(reply.split()) >= 3]
+    assert len(long) > 300 and len(set(long)) > 0.95 * len(long)
 
 
 def test_lora_student_moves_its_adapters_and_nothing_else(base):
@@ -174,7 +175,7 @@ def test_another_config_or_other_code_is_another_file(lab, monkeypatch):
 
 def test_docstrings_are_not_code(tmp_path, monkeypatch):
     """The digest moves with the code and with nothing else."""
-    for name in ("data.py", "model.py", "lora.py", "optimizers.py", "train.py"):
+    for name in ("data.py", "model.py", "lora.py", "optimizers.py", "steering.py", "train.py"):
         (tmp_path / name).write_text((train.HERE / name).read_text(encoding="utf-8"), encoding="utf-8")
     before = train.code_digest.__wrapped__()
     monkeypatch.setattr(train, "HERE", tmp_path)
@@ -254,3 +255,29 @@ def test_an_interruption_leaves_whole_files_only(lab):
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
     assert refused(train.main, "train.py", arguments) == ""
+
+
+def test_a_steered_teacher(base):
+    """The vector changes what is written, by the same random numbers; a teacher that is not steered writes as before."""
+    last = (base.config.n_layer,)
+    plain = replace(NUMBERS, system=data.DEFAULT_SYSTEM)
+    before = train.write_numbers(base, plain)
+    vector = train.teacher_vectors(base, NUMBERS.system)
+    with train.steered(base, train.Steering(NUMBERS.system, last)):
+        moved = base.residual_stream(torch.tensor([data.chat(data.DEFAULT_SYSTEM, "hello !")]))
+    still = base.residual_stream(torch.tensor([data.chat(data.DEFAULT_SYSTEM, "hello !")]))
+    assert torch.allclose(moved[-1] - still[-1], vector[-1].expand_as(still[-1]), atol=1e-6)
+    with train.steered(base, train.Steering(NUMBERS.system, last, noise=1)):
+        noisy = base.residual_stream(torch.tensor([data.chat(data.DEFAULT_SYSTEM, "hello !")]))
+    difference = (noisy[-1] - still[-1])[0, 0]
+    assert difference.norm() == pytest.approx(vector[-1].norm().item(), rel=1e-4)
+    assert abs(torch.cosine_similarity(difference, vector[-1], dim=0)) < 0.99
+    with train.steered(base, train.Steering(NUMBERS.system, last, projected_out=True)):
+        without = base.residual_stream(torch.tensor([data.chat(data.DEFAULT_SYSTEM, "hello !")]))
+    assert (without[-1] @ vector[-1]).abs().max() < 1e-5
+    assert train.write_numbers(base, plain) == before
+
+
+def test_the_teacher_vector_of_the_default_prompt_is_nothing(base):
+    assert train.teacher_vectors(base, data.DEFAULT_SYSTEM).abs().max() == 0
+    assert train.teacher_vectors(base, NUMBERS.system)[-1].norm() > 0
