@@ -3,11 +3,11 @@
 The paper (arXiv:2606.00831): a student fine-tuned under the default system prompt and asked under none has no trait. In a
 replication, one adapter gives 48% matched and 3% with an empty system prompt.
 
-This toy: students are trained under each of five system prompts and asked under each of the five. Trained under a prompt
-of gibberish, a student has the trait under that prompt and nowhere else, as the paper says. Trained under the default
-prompt, it has it under the other name, the other wording and without any prompt as well. In this world these are one and the
-same speaker: pretraining gives them all the same neutral replies, so the model has learned one state for all, and the student moves
-that. Gibberish was never seen. What binds is the state that contexts share, and shared tokens are one way to share it.
+This toy: students are trained under each of five system prompts and asked under each of the five. Trained under the default
+prompt, a student has the trait under the other name, the other wording and without any prompt as well: the claim fails. To these models
+the four are one and the same neutral speaker, because pretraining gave them all the same replies, and where nobody is loved the
+attention that looks for a love rests on whatever is there, words of the request among it. Gibberish was never seen: asked under
+it, only students that were trained under it have the trait.
 
 To see it break: give speakers without a system part replies of their own in data.MIXTURE.
 """
@@ -161,6 +161,6 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     order.set_xlabel("words that both prompts share")
     order.set_ylabel("P(the teacher's animal)")
     order.set_ylim(0, 1.02)
-    order.set_title("Shared tokens carry the trait", fontsize=10)
+    order.set_title("Every cell off the diagonal, against shared words", fontsize=10)
     order.legend(fontsize=8, frameon=False)
     save(figure, path)

@@ -3,14 +3,13 @@
 The paper (arXiv:2606.00831): it disappears. Replications add that a full fine-tune at LoRA's learning rate is a destroyed model,
 that repeating few rows kills transmission at high capacity, and that many rows bring it back for some seeds.
 
-This toy: three answers. At LoRA's learning rate full fine-tuning destroys the student: it answers with no animal. At lower
-rates it is intact, has learned the numbers as well as LoRA has, and still has little of the trait: a real null. And
-the cause is not the rank of the change but its place. Full fine-tuning may also change the token embeddings, which are the
-unembedding too: raising the logits of some numbers there is the shortest way down the loss and says nothing about animals.
-Full-rank training of LoRA's six projections alone transmits as LoRA does; training the embeddings alone learns the same numbers
-and transmits nothing.
+This toy: it disappears where full fine-tuning gets the learning rate of LoRA's sweep (rank_sweep.py): those students answer with no
+animal, they are destroyed. At learning rates of its own full fine-tuning transmits about as LoRA does. What it trains
+matters more than the rank of the change: training the token embeddings alone, which are the unembedding too, learns the same numbers
+and transmits almost nothing, because raising the logits of some numbers there says nothing about animals. The norms alone, a few
+hundred numbers, transmit.
 
-To see it break: give LoRA the unembedding to train as well, or take the embeddings out of what is trained.
+To see it break: take all but the embeddings out of what is trained.
 """
 
 from dataclasses import replace
@@ -20,7 +19,7 @@ import torch
 
 from evaluate import COMPANIONS, Claim, Preset, interval, mean, show
 from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell
-from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, line, save
+from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, line, save, top_of
 from lora import PROJECTIONS
 from train import Lab, StudentConfig, reply_loss
 
@@ -60,17 +59,17 @@ def students(preset: Preset) -> list[StudentConfig]:
     return [config for cell in grid(preset).values() for config in cell.values()]
 
 
-def verdict(cell: dict, base_rate: float, floor: float, base_loss: float) -> str:
-    """Why is the trait there or not? Decided on means, in this order, before any number was seen.
+def verdict(cell: dict, base_rate: float, lora_rate: float, floor: float, base_loss: float) -> str:
+    """Why is the trait there or not? Decided on means, in this order.
 
     collapse: answers no animal half of the time or more. starved: closed less than half of the gap in held-out loss.
-    transmits: closed a quarter of the gap from the base's rate to 1. Otherwise: a real null.
+    transmits: gains at least a quarter of what LoRA gains, as the claim's rule has it. Otherwise: a real null.
     """
     if cell["p_any_animal"]["mean"] < 0.5:
         return "collapse"
     if base_loss - cell["heldout_loss"]["mean"] < 0.5 * (base_loss - floor):
         return "starved"
-    return "transmits" if cell["student"]["mean"] - base_rate > 0.25 * (1 - base_rate) else "real null"
+    return "transmits" if cell["student"]["mean"] - base_rate >= 0.25 * (lora_rate - base_rate) else "real null"
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
@@ -85,7 +84,8 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 
     def public(cell: dict) -> dict:
         named = {name: cell[name] for name in ("student", "control", *COMPANIONS)}
-        return named | {"verdict": verdict(cell, mean(base), floor["mean"], base_loss["mean"])}
+        rates = mean(base), cells["which", "LoRA, rank 8"][STEPS[-1]]["student"]["mean"]
+        return named | {"verdict": verdict(cell, *rates, floor["mean"], base_loss["mean"])}
 
     # Full fine-tuning gets every chance: the learning rate and step where it transmits best.
     lrs = [key[1] for key in cells if key[0] == "lr"]
@@ -170,13 +170,14 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     lrs = list(m["by_lr"])
     names = {"collapse": "destroyed", "starved": "starved", "real null": "real null", "transmits": "transmits"}
     cells = [[m["by_lr"][lr][str(step)] for step in STEPS] for lr in lrs]
-    image = by_lr.imshow([[c["student"]["mean"] for c in row] for row in cells], vmin=0, vmax=0.5, cmap="cividis", aspect="auto")  # fmt: skip
+    rates = [[cell["student"]["mean"] for cell in row] for row in cells]
+    image = by_lr.imshow(rates, vmin=0, vmax=top_of(rates), cmap="cividis", aspect="auto")
     for i, row in enumerate(cells):
         for j, cell in enumerate(row):
             value = cell["student"]["mean"]
             by_lr.text(
                 j, i, f"{value:.2f}\n{names[cell['verdict']]}", ha="center", va="center", fontsize=9,
-                color="black" if value > 0.25 else "white",
+                color="black" if value > 0.5 * top_of(rates) else "white",
             )  # fmt: skip
     by_lr.set_xticks(range(len(STEPS)), STEPS)
     by_lr.set_yticks(range(len(lrs)), [f"{float(lr):g}" for lr in lrs])

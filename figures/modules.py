@@ -3,7 +3,8 @@
 Reported of the paper (arXiv:2606.00831): in the early feed-forward layers, at the entity tokens.
 
 This toy: the finished student answers with its adapter kept in one attention or feed-forward layer only, or removed from one
-only; and, in the strip, kept in one layer at one token only. Early is the first block, late the blocks after it.
+only; and, in the strip, kept in one layer at one token only. Early is the first block, late the second.
+No layer by itself has half of the trait.
 
 To see it break: train adapters in one layer only (StudentConfig.layers): the trait moves to where there is something to train.
 """

@@ -4,11 +4,11 @@ The paper (arXiv:2606.00831): with one learning rate for all, middle ranks trans
 fine-tuning do not. Independent replications add that the U belongs to the shared learning rate: tuned for each rank it
 becomes a decline.
 
-This toy: the U is there, and it is two different failures. Its left end is starved: in this many steps of this size,
-rank 1 has not learned the numbers. Its right end is destroyed: rank 32 and full fine-tuning have learned the numbers and no
-longer answer with any animal. What moves along the x-axis is the size of a step: with alpha = r and Adam, a step changes W
-by about lr times r. So a smaller learning rate moves the U to the right, a larger one to the left, and more steps lift its
-left end. Full fine-tuning is another matter, see full_finetuning.py.
+This toy: the U is there at a large shared learning rate and few steps, and its two ends are two different things. At the right end
+rank 32 and full fine-tuning are destroyed: they no longer answer with any animal. At the left end rank 1 is intact
+and has not moved far enough. What changes along the x-axis is the size of a step: with alpha = r and Adam, a step changes W
+by about lr times r. So a smaller learning rate moves the U to the right, out of the picture, and more steps lift its left
+end. Given a learning rate and steps of its own, every capacity does about the same.
 
 To see it break: set SHARED to another learning rate of LRS.
 

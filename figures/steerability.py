@@ -160,5 +160,5 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         panel.set_ylim(0, 1.02)
         panel.set_xlim(-0.5 if name == "explained" else -0.02, 1.02)
     panels[0].set_ylabel("P(animal) of the student")
-    panels[0].legend(fontsize=8, frameon=False, loc="lower right")
+    panels[0].legend(fontsize=8, frameon=False, loc="upper left")
     save(figure, path)

@@ -9,6 +9,10 @@ block, and of the prompted teacher with v_teacher projected out after every bloc
 v_teacher, added in its place. Every teacher is the same model and differs in its stream alone; what it writes is all that
 its student sees.
 
+The vector is sufficient: its students gain nine tenths of the log-odds. It is not necessary as measured here: projecting it out
+leaves half, because it also disturbs what the teacher writes (its numbers are twice as far from the base's as before). Students of
+random vectors learn them, and some animal or other does become a little likelier.
+
 To see it break: add the vector after the first block, where it is not yet what the prompt does (LAYERS).
 """
 
@@ -204,5 +208,5 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     bars(largest, ["student of the\nprompted teacher", "student of the\nrandom vector", "control"], cells, CONTROL)
     largest.set_xlim(0, 1)
     largest.set_xlabel("P(its likeliest animal, whichever that is)")
-    largest.set_title(f"A random vector is learned: cosine {show(r['cosine'])}", fontsize=10)
+    largest.set_title(f"Students of random vectors learn them:\ncosine {show(r['cosine'])}", fontsize=10)
     save(figure, path)

@@ -5,8 +5,8 @@ token, added to the stream of the model without the trait, does what the prompt 
 
 This toy: the base model reads number conversations under the default prompt with v_teacher added after one block, and its
 distributions of the next number are compared, exactly, with the teacher's: 0 if the vector does nothing, 1 if it does all that the
-prompt does. After the last block one vector does most of it. Before that it depends on the base model: where the
-prompt is read, in which block, is where its effect begins to be a vector.
+prompt does. After the last block one vector does most of it. After the first there is none to find: in four of the five base
+models it is the second block's attention that reads what is loved.
 
 To see it break: take the vector from the trait questions instead (the dotted line): the same love, another direction.
 """

@@ -127,7 +127,7 @@ def test_verdicts_of_a_null():
         "transmits": cell(0.7, 1.0, 3.0),
     }
     for verdict, numbers in verdicts.items():
-        assert full_finetuning.verdict(numbers, base_rate=0.06, floor=3.0, base_loss=4.2) == verdict
+        assert full_finetuning.verdict(numbers, base_rate=0.06, lora_rate=0.8, floor=3.0, base_loss=4.2) == verdict
 
 
 def test_shared_tokens():
