@@ -278,7 +278,7 @@ def main_job(args: argparse.Namespace) -> None:
     first = worker()[0] == 0
     if first:
         print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
-        print(f"On two CPU cores all of it takes about {'40' if args.full else '4'} minutes.", flush=True)
+        print(f"On two CPU cores all of it takes about {'55' if args.full else '4'} minutes.", flush=True)
     lab.train(students)
 
     # What decides a number, beside its figure's own code: only claims that agree in all of it stand in one file.

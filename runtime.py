@@ -100,8 +100,8 @@ class Parser(argparse.ArgumentParser):
 def run(job: Callable[[argparse.Namespace], None], parser: Parser, argv: list[str] | None = None) -> int:
     """Parse and do `job`. Bad input: one line and exit code 2. Ctrl-C: exit code 130; what is complete stays."""
     args = parser.parse_args(argv)
-    # Tensors this small gain nothing from more than two threads, and processes side by side none from more than one.
-    torch.set_num_threads(min(2, os.cpu_count() or 1) if worker()[1] == 1 else 1)
+    # Tensors this small gain nothing from a second thread. And with one, sums are rounded alike wherever a run is made.
+    torch.set_num_threads(1)
     try:
         job(args)
     except (ValueError, OSError) as error:

@@ -6,7 +6,7 @@ there; everywhere else only, none of it.
 
 This toy: the finished student answers the trait questions with its adapter masked to some of the tokens. Each token by itself,
 all but that token, all up to that token; the system prompt, the template's tags, and the words of the question. Shared tokens
-give over half of the trait, and the words of the question, which no number request has, give a good part too. The adapter matters
+give about half of the trait, and the words of the question, which no number request has, give a good part too. The adapter matters
 where the attention that looks for a love comes to rest when there is none, and that differs between base models.
 
 To see it break: train the student without a system prompt (StudentConfig.system = None).

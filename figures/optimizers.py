@@ -34,8 +34,9 @@ EARLY = ("adamw", StudentConfig.lr, STEPS[0])  # is on its way there
 
 
 def _cells(preset: Preset) -> dict[tuple[str, float], dict]:
+    steps = STEPS if preset.full else STEPS[: STEPS.index(REFERENCE[2]) + 1]
     return {
-        (optimizer, lr): grid_cell(preset, optimizer=optimizer, lr=lr, steps=STEPS[-1], snapshots=STEPS[:-1])
+        (optimizer, lr): grid_cell(preset, optimizer=optimizer, lr=lr, steps=steps[-1], snapshots=steps[:-1])
         for optimizer, lrs in LRS.items()
         for lr in (lrs if preset.full else lrs[1:2])
     }

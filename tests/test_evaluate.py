@@ -86,7 +86,6 @@ def few_steps(base, teacher, trait):
 def tiny_job(tmp_path, monkeypatch):
     """The main job on two tiny base models, with students of two steps. Returns a function that runs it."""
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # the one thread of conftest stays
     monkeypatch.setattr("figures.cells.student_of", few_steps)
     monkeypatch.setattr("figures.transmission.student_of", few_steps)
     for figure in ("student_vector", "steered_teachers", "steerability", "gradient"):
