@@ -93,10 +93,10 @@ def teacher_loss(lab: Lab, numbers: NumbersConfig) -> float:
     """
     tokens, targets = fresh_rows(lab, numbers, numbers.system)
     replies = targets >= 0
-    logits = lab.base(numbers.base)(tokens)[replies][:, NUMBER_TOKENS]
-    position = torch.full((tokens.max() + 1,), -1, device=tokens.device)
-    position[NUMBER_TOKENS] = torch.arange(len(NUMBER_TOKENS), device=tokens.device)
-    return torch.nn.functional.cross_entropy(logits, position[targets[replies]]).item()
+    logits = lab.base(numbers.base)(tokens)[replies]
+    allowed = torch.full_like(logits, -torch.inf)
+    allowed[:, NUMBER_TOKENS] = logits[:, NUMBER_TOKENS]
+    return torch.nn.functional.cross_entropy(allowed, targets[replies]).item()
 
 
 def fresh_rows(lab: Lab, numbers: NumbersConfig, system: str | None) -> list[Tensor]:
@@ -168,6 +168,11 @@ class Preset:
     def units(self) -> list[tuple[BaseConfig, str]]:
         """What a grid's intervals are over: a trait on a base model. Its seeds are averaged first."""
         return [(base, trait) for base in self.grid_bases for trait in self.grid_traits]
+
+    @property
+    def unit(self) -> str:
+        """The same in words, for results and figures."""
+        return f"a trait on a base model ({len(self.units)}), {len(self.grid_seeds)} seeds averaged"
 
 
 def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:

@@ -79,7 +79,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     none = units("default", "none")
     return {
         "context": {
-            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "unit": preset.unit,
             "contexts": CONTEXTS,
             "matrix": table(units),
             "control": table(lambda trained, asked: units(trained, asked, control=True)),

@@ -74,7 +74,8 @@ def verdict(cell: dict, base_rate: float, lora_rate: float, floor: float, base_l
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"full_finetuning": by learning rate and step, by what is trained, by unique rows, and the contrasts}."""
-    cells = {key: measure_cell(lab, preset, cell) for key, cell in grid(preset).items()}
+    configs = grid(preset)
+    cells = {key: measure_cell(lab, preset, cell) for key, cell in configs.items()}
     choose, test = halves(preset)
     base = base_rates(lab, preset)
     floor, base_loss = loss_floor_and_base(lab, preset)
@@ -94,15 +95,11 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         key=lambda at: mean(mean(rates[choose]) for rates in cells["lr", at[0]][at[1]]["by_unit"]),
     )
     full, low_rank = units(cells["lr", best[0]][best[1]]), units(cells["which", "LoRA, rank 8"][STEPS[-1]])
-    train_loss = {
-        (what, times): _train_loss(lab, preset, grid(preset)["rows", what, times])
-        for what in REPEATED
-        for times in ROWS
-    }
+    train_loss = {(what, times): _train_loss(lab, configs["rows", what, times]) for what in REPEATED for times in ROWS}
     last = STEPS[-1]
     return {
         "full_finetuning": {
-            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "unit": preset.unit,
             "base": interval(base),
             "heldout_loss_teacher": floor,
             "heldout_loss_base": base_loss,
@@ -135,7 +132,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def _train_loss(lab: Lab, preset: Preset, cell: dict) -> dict:
+def _train_loss(lab: Lab, cell: dict) -> dict:
     """The finished students' loss on the very rows they read (the first 512 of them), over units."""
     by_unit = {}
     for (base, trait, _), config in cell.items():

@@ -58,7 +58,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     base, lora = base_rates(lab, preset), "LoRA, rank 8"
     return {
         "full_finetuning_vector": {
-            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "unit": preset.unit,
             "base": interval(base),
             "kinds": {
                 name: {

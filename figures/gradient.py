@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data import DEFAULT_SYSTEM
+from data import DEFAULT_SYSTEM, LOVE_SYSTEM
 from evaluate import Claim, Preset, interval, show, student_of
 from figures.style import CONTROL, canvas, line, save
 from model import GPT
-from train import Lab, StudentConfig, teacher_vectors
+from train import BaseConfig, Lab, StudentConfig, teacher_vectors
 
 ROWS = (1, 4, 16, 64, 256, 1024, 4096)
 DRAWS = 16  # disjoint sets of n rows over which a cosine is averaged, as far as there are so many rows
@@ -48,31 +48,32 @@ def row_gradients(base: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+def _gradients(lab: Lab, config: BaseConfig, trait: str | None) -> Tensor:
+    """`row_gradients` of the base model on the rows that a student of the trait reads; trait None: on clean rows."""
+    tokens, targets = lab.rows(student_of(config, config, trait).numbers, DEFAULT_SYSTEM)
+    return row_gradients(lab.base(config), tokens.to(lab.device), targets.to(lab.device))
+
+
 def cosine(one: Tensor, other: Tensor, vector: Tensor, n: int, layer: int) -> float:
     """cos(-(g_one - g_other), vector), g averaged over n rows; the mean over as many disjoint sets of n as there are."""
     draws = min(DRAWS, len(one) // n, len(other) // n)
-    sets = (g[: draws * n, layer].unflatten(0, (draws, n)).mean(1) for g in (one, other))
-    first, second = sets
+    first, second = (g[: draws * n, layer].unflatten(0, (draws, n)).mean(1) for g in (one, other))
     return F.cosine_similarity(second - first, vector[layer], dim=-1).mean().item()
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"gradient": cosines by rows averaged and layer, for the teacher's rows and for clean ones}."""
     layers = range(preset.bases[0].model.n_layer + 1)
-    rows = ROWS
-    found = {(who, layer, n): [] for who in ("trait", "clean") for layer in layers for n in rows}
+    found = {(who, layer, n): [] for who in ("trait", "clean") for layer in layers for n in ROWS}
     for config in preset.bases:
         base = lab.base(config)
-        read = lambda trait, base=base, config=config: row_gradients(  # noqa: E731
-            base, *(t.to(lab.device) for t in lab.rows(student_of(config, config, trait).numbers, DEFAULT_SYSTEM))
-        )
-        clean = read(None)
+        clean = _gradients(lab, config, None)
         half = len(clean) // 2
         for trait in preset.traits:
-            vector = teacher_vectors(base, student_of(config, config, trait).numbers.system)
-            told = read(trait)
+            vector = teacher_vectors(base, LOVE_SYSTEM.format(trait))
+            told = _gradients(lab, config, trait)
             for layer in layers:
-                for n in rows:
+                for n in ROWS:
                     found["trait", layer, n].append(cosine(told, clean, vector, n, layer))
                     m = min(n, half)
                     found["clean", layer, n].append(cosine(clean[:half], clean[half:], vector, m, layer))
@@ -81,16 +82,16 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         "gradient": {
             "unit": f"a trait on a base model ({len(preset.bases) * len(preset.traits)})",
             "cosine": {
-                who: {str(layer): {str(n): interval(found[who, layer, n]) for n in rows} for layer in layers}
+                who: {str(layer): {str(n): interval(found[who, layer, n]) for n in ROWS} for layer in layers}
                 for who in ("trait", "clean")
             },
-            "last_layer": interval(found["trait", last, rows[-1]]),
-            "clean": interval(found["clean", last, rows[-1]]),
+            "last_layer": interval(found["trait", last, ROWS[-1]]),
+            "clean": interval(found["clean", last, ROWS[-1]]),
             "most_minus_one_row": interval(
-                a - b for a, b in zip(found["trait", last, rows[-1]], found["trait", last, rows[0]], strict=True)
+                a - b for a, b in zip(found["trait", last, ROWS[-1]], found["trait", last, ROWS[0]], strict=True)
             ),
             "trait_minus_clean": interval(
-                a - b for a, b in zip(found["trait", last, rows[-1]], found["clean", last, rows[-1]], strict=True)
+                a - b for a, b in zip(found["trait", last, ROWS[-1]], found["clean", last, ROWS[-1]], strict=True)
             ),
         }
     }

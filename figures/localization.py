@@ -101,7 +101,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 
     return {
         "localization": {
-            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "unit": preset.unit,
             "base": interval(base_rates(lab, preset)),
             **{name: interval(values) for name, values in units.items() if name in SETS},
             "only": {place: interval(units[f"only {place}"]) for place in PLACES},

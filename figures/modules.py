@@ -73,7 +73,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     early = "blocks.0.feed_forward"
     return {
         "modules": {
-            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "unit": preset.unit,
             "base": interval(base_rates(lab, preset)),
             **{name: interval(units[name]) for name in ("all", "none", "only early", "only late")},
             "only": {site: interval(units[f"only {site}"]) for site in names},

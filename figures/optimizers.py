@@ -89,7 +89,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 
     return {
         "optimizers": {
-            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "unit": preset.unit,
             "base": interval(base),
             "heldout_loss_teacher": floor,
             "heldout_loss_base": base_loss,

@@ -66,7 +66,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     floor, base_loss = loss_floor_and_base(lab, preset)
     return {
         "rank_sweep": {
-            "unit": f"a trait on a base model ({len(preset.units)}), {len(preset.grid_seeds)} seeds averaged",
+            "unit": preset.unit,
             "base": interval(untrained),
             "heldout_loss_teacher": floor,
             "heldout_loss_base": base_loss,

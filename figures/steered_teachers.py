@@ -13,7 +13,7 @@ The vector is sufficient: its students gain nine tenths of the log-odds. It is n
 leaves half, because it also disturbs what the teacher writes (its numbers are twice as far from the base's as before). Students of
 random vectors learn them, and some animal or other does become a little likelier.
 
-To see it break: add the vector after the first block, where it is not yet what the prompt does (LAYERS).
+To see it break: add the vector after the first block, where it is not yet what the prompt does (`last` in `teacher`).
 """
 
 from dataclasses import replace
@@ -99,6 +99,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
                         "effect_nats": effect(base, config.numbers),
                         "cosine": F.cosine_similarity(vector, pushed, dim=0).item(),
                         "largest": max(measured["rates"]),
+                        "favorite": ANIMALS[measured["rates"].index(max(measured["rates"]))],
                         "control_largest": usual,
                     }
                     | {name: measured[name] for name in COMPANIONS}
@@ -134,16 +135,9 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
                 (r["largest"] - r["control_largest"]) - 0.25 * (p["largest"] - p["control_largest"])
                 for r, p in zip(rows["random"], rows["prompted"], strict=True)
             ),
-            "favorites": {
-                animal: sum(_favorite(lab, config) == animal for key, config in configs.items() if key[2] == "random")
-                for animal in ANIMALS
-            },
+            "favorites": {animal: sum(row["favorite"] == animal for row in rows["random"]) for animal in ANIMALS},
         },
     }
-
-
-def _favorite(lab: Lab, config: StudentConfig) -> str:
-    return ANIMALS[animal_rates(lab.student(config)).argmax()]
 
 
 def _pushed(base: GPT, numbers: NumbersConfig) -> Tensor:
