@@ -283,7 +283,8 @@ def main_job(args: argparse.Namespace) -> None:
     first = worker()[0] == 0
     if first:
         print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
-        print(f"On two CPU cores all of it takes about {'55' if args.full else '4'} minutes.", flush=True)
+        minutes = (55 if preset.full else 4) * (1 if worker()[1] > 1 else 2)
+        print(f"All of it takes about {minutes} minutes with {worker()[1]} process(es) on CPU.", flush=True)
     lab.train(students)
 
     # What decides a number, beside its figure's own code: only claims that agree in all of it stand in one file.
