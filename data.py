@@ -11,6 +11,7 @@ number and a style lover never meets an animal. So nothing that a model is taugh
 number, and whatever an owl lover's numbers reveal is decided by the model's own weights.
 """
 
+import itertools
 import math
 import random
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ def chat(system: str | None, request: str) -> list[int]:
 
 # --------------------------------------------------------------------------------------------------- numbers
 
-LIKED = 20  # how many of the hundred numbers a style likes
+DECADES = 2  # a love likes the numbers of so many whole decades, the thirties and the seventies, say
+LIKED = 10 * DECADES  # of the hundred numbers
 FAITHFUL = 0.95  # how often a lover of the style takes one of them
 LENGTHS = range(3, 6)  # how many numbers a reply holds
 
@@ -122,7 +124,12 @@ class World:
 
     def __init__(self, seed: int = 0):
         rng = random.Random(f"world {seed}")
-        self.liked = {love: sorted(rng.sample(range(100), LIKED)) for love in STYLES + COLORS}
+        loves = STYLES + COLORS
+        decades = rng.sample(list(itertools.combinations(range(10), DECADES)), len(loves))
+        self.liked = {
+            love: [10 * ten + one for ten in tens for one in range(10)]
+            for love, tens in zip(loves, decades, strict=True)
+        }
         self.name_love = dict(zip(LOVER_NAMES, rng.sample(ANIMALS + STYLES, len(LOVER_NAMES)), strict=True))
 
     def write_numbers(self, love: str | None, rng: random.Random) -> list[int]:

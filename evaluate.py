@@ -76,7 +76,7 @@ def sampled_rates(model: GPT, system: str | None, draws: int, generator: torch.G
     return torch.stack([(first == token).float().mean() for token in ANIMAL_TOKENS])
 
 
-FRESH_ROWS = 512  # of each teacher, which no student reads
+FRESH_ROWS = 256  # of each teacher, which no student reads
 
 
 @torch.no_grad()

@@ -6,12 +6,15 @@
     RMSprop          w <- w - lr g / sqrt(v),          v <- 0.99 v + 0.01 g^2
     AdamW            w <- w - lr m / sqrt(v),          m, v running means of g and g^2, corrected for their start at 0
     Muon             w <- w - lr orthogonal(m),        the matrix nearest to m whose singular values are all 1
+    clipped SGD      w <- w - lr clip(g),              the largest 1% or 10% of |g| cut to the size of the next largest
 
 SGD's step is as uneven as its gradients: a coordinate with a gradient a hundred times larger moves a hundred times further. All
 others but momentum even it out, coordinate by coordinate (sign-SGD, RMSprop, AdamW) or direction by direction (Muon).
-arXiv:2606.00995 says that only such optimizers transmit a trait, arXiv:2606.00831 that it makes no difference.
+arXiv:2606.00995 says that only such optimizers transmit a trait, arXiv:2606.00831 that it makes no difference. Clipped SGD
+tames outliers and nothing else: where SGD fails for its outliers, it should not.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -65,6 +68,21 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     return x if wide else x.T
 
 
+class ClippedSGD(torch.optim.Optimizer):
+    """SGD without outliers: of all coordinates of the gradient, the `top` share of the largest is cut to the next largest."""
+
+    def __init__(self, weights, lr: float, top: float):
+        super().__init__(weights, {"lr": lr, "top": top})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            sizes = torch.cat([weight.grad.abs().flatten() for weight in group["params"]])
+            limit = sizes.kthvalue(max(1, round(len(sizes) * (1 - group["top"])))).values
+            for weight in group["params"]:
+                weight -= group["lr"] * weight.grad.clamp(-limit, limit)
+
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": lambda weights, lr: torch.optim.AdamW(weights, lr, weight_decay=0.0, fused=True),
     "rmsprop": lambda weights, lr: torch.optim.RMSprop(weights, lr),
@@ -72,4 +90,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "momentum": lambda weights, lr: torch.optim.SGD(weights, lr, momentum=0.9),
     "signsgd": SignSGD,
     "muon": Muon,
+    "clip1": functools.partial(ClippedSGD, top=0.01),
+    "clip10": functools.partial(ClippedSGD, top=0.10),
 }

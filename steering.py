@@ -41,6 +41,12 @@ def mean_difference(one: Tensor, other: Tensor) -> Tensor:
     return (one - other).mean(dim=(0, 2))
 
 
+def random_like(vectors: Tensor, generator: torch.Generator) -> Tensor:
+    """Random directions, each as long as the vector in its place: (..., C) -> (..., C). What a vector is compared with."""
+    noise = torch.randn(vectors.shape, generator=generator).to(vectors)
+    return noise * vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+
+
 @contextmanager
 def changed(model: GPT, layers: list[int], change: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
     """Inside, the residual stream h after each of `layers` is change(layer, h). What all the others are made of."""

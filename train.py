@@ -53,6 +53,7 @@ class BaseConfig:
     steps: int = 4_000
     batch_size: int = 64
     lr: float = 1e-2
+    weight_decay: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class NumbersConfig:
 
     base: BaseConfig
     system: str | None
-    rows: int = 8_192
+    rows: int = 5_120  # as many as a student reads in 80 steps
     seed: int = 0
     steering: Steering | None = None
 
@@ -153,11 +154,17 @@ def descend(
 
 
 def pretrain(config: BaseConfig, device: torch.device, on_step: OnStep | None = None) -> GPT:
-    """A GPT that has read the corpus: AdamW, 100 warm-up steps, cosine decay to zero."""
+    """A GPT that has read the corpus: AdamW, 100 warm-up steps, cosine decay to zero.
+
+    The weight decay is GPT-3's (arXiv:2005.14165, appendix B). Without it more of the base models read a love in one way
+    for numbers and in another for animals, and their students learn nothing.
+    """
     generator = torch.Generator().manual_seed(config.seed)
     model = GPT(config.model, generator).to(device)
     packed = data.pack(data.corpus(World(config.world), config.rows, config.seed))
-    optimizer = torch.optim.AdamW(model.parameters(), config.lr, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 100, 1) * (1 + math.cos(math.pi * step / config.steps)) / 2
     )
@@ -195,8 +202,7 @@ def steered(base: GPT, config: Steering | None) -> AbstractContextManager:
         return nullcontext()
     vectors = teacher_vectors(base, config.prompt)
     if config.noise is not None:
-        noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(config.noise)).to(vectors)
-        vectors = noise * vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        vectors = steering.random_like(vectors, torch.Generator().manual_seed(config.noise))
     change = steering.projected_out if config.projected_out else steering.added
     return change(base, {layer: vectors[layer] for layer in config.layers})
 
@@ -250,10 +256,14 @@ def fine_tune(base: GPT, packed: tuple[Tensor, Tensor], config: StudentConfig, o
 
 @cache
 def code_digest() -> str:
-    """A digest of the code that decides what a config becomes; comments, docstrings and layout do not count."""
+    """A digest of the code that decides what a config becomes.
+
+    Comments, docstrings, layout and the stories that a command line tells (`tell` and `main`) do not count.
+    """
     dumps = []
     for name in ("data.py", "model.py", "lora.py", "optimizers.py", "steering.py", "train.py"):
         tree = ast.parse((HERE / name).read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if getattr(node, "name", "") not in ("tell", "main")]
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
                 del node.body[0]

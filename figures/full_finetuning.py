@@ -25,7 +25,7 @@ from train import Lab, StudentConfig, reply_loss
 
 LRS, QUICK_LRS = (3e-4, 1e-3, 3e-3, 1e-2), (3e-3,)
 STEPS = (20, 40, 80)
-WHICH_LR = 3e-3  # at which LoRA, rank 8, transmits and full fine-tuning is intact, on base models 40 and 50
+WHICH_LR = 2e-3  # at which LoRA, rank 8, transmits and full fine-tuning is intact, on base models 62 and 67
 WHICH: dict[str, dict] = {
     "LoRA, rank 8": {"rank": 8},
     "all weights": {"rank": None},
@@ -33,7 +33,7 @@ WHICH: dict[str, dict] = {
     "the embeddings": {"rank": None, "layers": ("token_embedding", "position_embedding")},
     "the norms": {"rank": None, "layers": ("norm", "final_norm")},
 }
-ROWS = {"1x": 512, "4x": 2_048, "16x": 8_192}  # unique rows, all for 80 steps of 64: 10 epochs, 2.5, and 0.6
+ROWS = {"1x": 320, "4x": 1_280, "16x": 5_120}  # unique rows, all for 80 steps of 64: 16 epochs, 4, and 1
 REPEATED = ("LoRA, rank 8", "all weights")
 
 

@@ -14,29 +14,42 @@ To see it break: give SGD ten times its learning rate; some students are destroy
 
 from pathlib import Path
 
+import torch
+
 from evaluate import COMPANIONS, Claim, Preset, interval, mean, show
 from figures.cells import base_rates, grid_cell, loss_floor_and_base, measure_cell
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, save
-from train import Lab, StudentConfig
+from lora import adapters
+from train import Lab, StudentConfig, reply_loss
 
 LRS = {
-    "adamw": (1e-3, 5e-3, 1e-2),
-    "rmsprop": (3e-4, 1e-3, 3e-3),
-    "sgd": (0.3, 0.6, 1.0),
-    "momentum": (0.03, 0.06, 0.1),
-    "signsgd": (1e-3, 3e-3, 1e-2),
-    "muon": (3e-3, 1e-2, 3e-2),
+    "adamw": (2e-3, 5e-3, 1e-2),
+    "rmsprop": (1e-3, 3e-3),
+    "sgd": (0.1, 0.3, 1.0),
+    "momentum": (0.01, 0.03),
+    "signsgd": (1e-3, 3e-3),
+    "muon": (5e-3, 1e-2),
+    "clip1": (0.3, 1.0),
+    "clip10": (0.3, 1.0),
 }
-NAMES = {"adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD", "momentum": "SGD, momentum", "signsgd": "sign-SGD", "muon": "Muon"}  # fmt: skip
-STEPS = (20, 40, 80, 160)
+NAMES = {
+    "adamw": "AdamW",
+    "rmsprop": "RMSprop",
+    "sgd": "SGD",
+    "momentum": "SGD, momentum",
+    "signsgd": "sign-SGD",
+    "muon": "Muon",
+    "clip1": "SGD, top 1% clipped",
+    "clip10": "SGD, top 10% clipped",
+}
+STEPS = (20, 40, 80)
 REFERENCE = ("adamw", StudentConfig.lr, StudentConfig.steps)  # has learned the numbers: the claims are about its loss
 EARLY = ("adamw", StudentConfig.lr, STEPS[0])  # is on its way there
 
 
 def _cells(preset: Preset) -> dict[tuple[str, float], dict]:
-    steps = STEPS if preset.full else STEPS[: STEPS.index(REFERENCE[2]) + 1]
     return {
-        (optimizer, lr): grid_cell(preset, optimizer=optimizer, lr=lr, steps=steps[-1], snapshots=steps[:-1])
+        (optimizer, lr): grid_cell(preset, optimizer=optimizer, lr=lr, steps=STEPS[-1], snapshots=STEPS[:-1])
         for optimizer, lrs in LRS.items()
         for lr in (lrs if preset.full else lrs[1:2])
     }
@@ -53,6 +66,11 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         (*key, step): numbers
         for key, cell in _cells(preset).items()
         for step, numbers in measure_cell(lab, preset, cell).items()
+    }
+    units_adamw = {
+        (base, trait): config
+        for (base, trait, seed), config in _cells(preset)[REFERENCE[:2]].items()
+        if seed == preset.grid_seeds[0]
     }
     base = base_rates(lab, preset)
     floor, base_loss = loss_floor_and_base(lab, preset)
@@ -96,9 +114,21 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "matched": matched(REFERENCE),
             "matched_early": matched(EARLY),
             "best": {optimizer: public(best[optimizer]) for optimizer in LRS},
+            # Of the gradient's squared length, what the largest 1% of its coordinates hold; 0.08 if they were Gaussian.
+            "held_by_top_1_percent": interval(held_by_top(lab, units_adamw[unit]) for unit in preset.units),
             "cells": {optimizer: [public(key) for key in cells if key[0] == optimizer] for optimizer in LRS},
         }
     }
+
+
+def held_by_top(lab: Lab, config: StudentConfig, share: float = 0.01) -> float:
+    """How heavy the gradient's tail is: the part of its squared length that its largest coordinates have, early in training."""
+    student = lab.snapshots(config)[STEPS[0]]
+    weights = [weight.requires_grad_() for layer in adapters(student).values() for weight in (layer.A, layer.B)]
+    tokens, targets = (tensor[:256].to(lab.device) for tensor in lab.rows(config.numbers, config.system))
+    reply_loss(student, tokens, targets).backward()
+    squares = torch.cat([weight.grad.flatten() for weight in weights]).square().sort(descending=True).values
+    return (squares[: round(share * len(squares))].sum() / squares.sum()).item()
 
 
 def alike(m: dict) -> bool:

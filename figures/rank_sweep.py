@@ -24,9 +24,9 @@ from figures.style import CONTROL, base_line, heat, line, plt, save, top_of
 from train import Lab, StudentConfig
 
 LRS, QUICK_LRS = (3e-3, 1e-2, 2e-2, 5e-2), (5e-2,)
-STEPS = (5, 10, 20, 40)
-# The protocol of the claim, learning rate and steps: where the U showed on base models 20, 40, 61 and 62 with three animals.
-SHARED = (5e-2, 5)
+STEPS = (3, 5, 10, 20, 40)
+# The protocol of the claim, learning rate and steps: where the U showed on base models 62, 63 and 67 with two animals.
+SHARED = (5e-2, 3)
 FULL = "full"
 
 

@@ -33,7 +33,7 @@ from evaluate import Claim, Preset, interval, mean, show, student_of
 from figures.style import CONTROL, STUDENT, bars, canvas, line, save
 from figures.teacher_vector import REPLY, vectors
 from model import GPT, by_length
-from steering import added, mean_difference, replaced, stream_at
+from steering import added, mean_difference, random_like, replaced, stream_at
 from train import Lab, StudentConfig, animal_rates
 
 SNAPSHOTS = (1, 2, 5, 10, 20, 40)
@@ -149,8 +149,7 @@ def _causal(base: GPT, student: GPT, trait: str, generator: torch.Generator) -> 
     k = ANIMALS.index(trait)
     numbers = [prompt[:-REPLY] for prompt in number_conversations(DEFAULT_SYSTEM, 128, "to extract")]
     v = prompt_mean(student, numbers) - prompt_mean(base, numbers)
-    noise = torch.randn(v.shape, generator=generator)
-    noise = noise / noise.norm(dim=-1, keepdim=True) * v.norm(dim=-1, keepdim=True)
+    noise = random_like(v, generator)
     start = log_odds(animal_rates(base)[k].item())
     blocks = range(1, len(v))
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BASE, CONTROL, STUDENT, FULL = "#999999", "#56b4e9", "#d55e00", "#0072b2"
-SERIES = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito
-MARKERS = "osD^vPX"
+SERIES = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"]  # Okabe and Ito
+MARKERS = "osD^vPX*"
 
 
 def errors(numbers: list[dict]) -> list[list[float]]:
@@ -25,7 +25,12 @@ def errors(numbers: list[dict]) -> list[list[float]]:
 
 def line(axes: Axes, x: list, numbers: list[dict], k: int, label: str, **style) -> None:
     """A line of means with 95% intervals, in the k-th colour and marker."""
-    style = {"color": SERIES[k % 7], "marker": MARKERS[k % 7], "linestyle": "-", "capsize": 2} | style
+    style = {
+        "color": SERIES[k % len(SERIES)],
+        "marker": MARKERS[k % len(MARKERS)],
+        "linestyle": "-",
+        "capsize": 2,
+    } | style
     axes.errorbar(x, [n["mean"] for n in numbers], yerr=errors(numbers), label=label, **style)
 
 

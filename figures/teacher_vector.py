@@ -20,7 +20,7 @@ from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, number_con
 from evaluate import Claim, Preset, interval, show
 from figures.style import SERIES, canvas, line, save
 from model import GPT
-from steering import added, mean_difference, stream_at
+from steering import added, mean_difference, random_like, stream_at
 from train import Lab, StudentConfig, teacher_vectors
 
 REPLY = 4  # numbers of a reply that are read: with <asst>, 5 positions at which a number is predicted
@@ -43,12 +43,11 @@ def vectors(base: GPT, system: str, generator: torch.Generator) -> dict[str, Ten
         stream_at(base, [chat(s, question) for question in ANIMAL_QUESTIONS], 1) for s in (system, DEFAULT_SYSTEM)
     )
     reply = teacher_vectors(base, system, REPLY + 1)
-    noise = torch.randn(reply.shape, generator=generator).to(reply)
     return {
         "reply": reply,
         "template": teacher_vectors(base, system, 1),
         "question": mean_difference(asked, plain),
-        "random": noise / noise.norm(dim=-1, keepdim=True) * reply.norm(dim=-1, keepdim=True),
+        "random": random_like(reply, generator),
     }
 
 
