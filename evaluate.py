@@ -1,6 +1,7 @@
 """Measurement: what a trait is, how sure we are, and which claims hold. Its command line is the main job."""
 
 import argparse
+import copy
 import importlib
 import json
 import math
@@ -24,8 +25,9 @@ from data import (
     HELD_OUT_ANIMAL_QUESTIONS,
     LOVE_SYSTEM,
     chat,
+    decode,
 )
-from model import GPT
+from model import GPT, GPTConfig
 from runtime import Parser, run, share, whole_file, worker
 from train import (
     NUMBER_TOKENS,
@@ -64,6 +66,16 @@ def mean(values: Iterable[float]) -> float:
 def above(one: dict, other: dict) -> bool:
     """Does the whole interval `one` lie above the whole interval `other`?"""
     return one["ci95"][0] > other["ci95"][1]
+
+
+def spearman(x: list[float], y: list[float]) -> float:
+    """Rank correlation; ties share their mean rank."""
+
+    def ranks(values: list[float]) -> Tensor:
+        v = torch.tensor(values, dtype=torch.float64)
+        return (v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) - 1) / 2.0
+
+    return torch.corrcoef(torch.stack([ranks(x), ranks(y)]))[0, 1].item()
 
 
 # ------------------------------------------------------------------------------------------------ measurement
@@ -267,10 +279,40 @@ def markdown_table(claims: list[dict]) -> str:
 # ------------------------------------------------------------------------------------------------ command line
 
 
+def open_student(lab: Lab, path: Path) -> GPT:
+    """A student that was kept on disk, on its base model. Runs no code from the file; ValueError if it is no student."""
+    try:
+        saved = torch.load(path, map_location=lab.device, weights_only=True)
+        shape = saved["config"]["base"]
+        base = BaseConfig(**(shape | {"model": GPTConfig(**shape["model"])}))
+        weights = saved["content"][saved["config"]["steps"]]
+        student = copy.deepcopy(lab.base(base))
+        student.load_state_dict(weights) if saved["config"]["rank"] is None else lora.restore(student, weights)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a file of another kind leads to
+        raise ValueError(f"{path} is not a student that train.py wrote ({type(error).__name__})") from None
+    return student
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Ask a model one thing, and print the likeliest first words of its reply."""
+    prompt = chat(args.system or None, args.ask)
+    lab = Lab(args.out / "cache", args.device)
+    model = open_student(lab, args.student) if args.student else lab.base(BaseConfig(seed=args.seed))
+    probabilities = model.next_token([prompt])[0]
+    print(decode(prompt))
+    for token in probabilities.argsort(descending=True)[:8].tolist():
+        print(f"    {decode([token]):10} {probabilities[token]:.3f}")
+
+
 def main_job(args: argparse.Namespace) -> None:
     """Train what is missing, measure, print the claims table, write results.json and the figures."""
     if args.table:
         print(markdown_table(json.loads(args.table.read_text(encoding="utf-8"))["claims"]))
+        return
+    if args.ask:
+        answer(args)
         return
     started = time.perf_counter()
     lab = Lab(args.out / "cache", args.device)
@@ -342,6 +384,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="evaluate.py", description=main_job.__doc__)
     parser.add_argument("--full", action="store_true", help="all 16 traits on five base models (quick: 4 on two)")
     parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="NAME", help=f"of {', '.join(FIGURES)}")
+    parser.add_argument("--ask", metavar="WORDS", help="only ask the base model, or --student, this")
+    parser.add_argument("--system", default=DEFAULT_SYSTEM, help='... under this system prompt ("" for none)')
+    parser.add_argument("--student", type=Path, metavar="FILE", help="... a student's checkpoint, as train.py names it")
     parser.add_argument("--table", type=Path, metavar="FILE", help="only print this results file's claims in Markdown")
     parser.add_argument("--seed", type=int, default=0, help="chooses base models and, in quick, traits (default 0)")
     parser.add_argument("--trait", choices=ANIMALS, metavar="ANIMAL", help="measure this trait alone")

@@ -96,3 +96,80 @@ def component(h: Tensor, vector: Tensor) -> Tensor:
     """The part of h (..., C) that lies along `vector` (C,)."""
     unit = (vector / vector.norm()).to(h)
     return (h @ unit)[..., None] * unit
+
+
+def tell(args) -> None:
+    """What a system prompt does, found as a vector, added without the prompt, taken out; and the student's own vector."""
+    import data
+    import train
+
+    lab, trait = train.Lab(args.out / "cache", args.device), data.ANIMALS.index(args.trait)
+    system = data.LOVE_SYSTEM.format(args.trait)
+    print(f"A base model, its teacher's numbers and a student: a minute, unless they are kept in {lab.folder} already.")
+    config = train.BaseConfig(seed=args.seed)
+    numbers = train.NumbersConfig(config, system)
+    student = lab.student(train.StudentConfig(config, numbers, seed=args.seed))
+    base = lab.base(config)
+    last = base.config.n_layer
+
+    def says(model: GPT, prompt: str | None = data.DEFAULT_SYSTEM) -> str:
+        rates = train.animal_rates(model, prompt)
+        first = data.ANIMALS[rates.argmax()]
+        return f"{args.trait} {rates[trait]:.3f}" + ("" if first == args.trait else f" (first is {first})")
+
+    generator = torch.Generator().manual_seed(args.seed)
+    requests = ["continue : 12 45 07"] * 6
+    uniforms = torch.rand(len(requests), train.MAX_REPLY, generator=generator)
+
+    def writes(prompt: str) -> str:
+        prompts = [data.chat(prompt, request) for request in requests]
+        replies = base.sample(prompts, uniforms, data.END, train.NUMBER_TOKENS)
+        return " | ".join(data.decode([token for token in reply if token != data.END]) for reply in replies.tolist())
+
+    v_teacher = train.teacher_vectors(base, system)
+    lengths = ", ".join(f"{v.norm():.2f}" for v in v_teacher)
+    print(f'\nOne model, told "{system}" and not told.')
+    print("The mean difference of its residual stream while it writes numbers is v_teacher.")
+    print(f"Its length after the embedding and after each block: {lengths}.")
+    print(f"\nFavorite animal? Untold: {says(base)}. Told: {says(base, system)}.")
+    print(f"Untold, with m v_teacher added after block {last}:")
+    for multiplier in (-1.0, 0.5, 1.0, 2.0):
+        with added(base, {last: v_teacher[last]}, multiplier):
+            print(f"    m = {multiplier:4}   {says(base)}")
+    with projected_out(base, {last: v_teacher[last]}):
+        print(f"Told, and the component along v_teacher taken out: {says(base, system)}.")
+
+    print(f'\nAsked "{requests[0]}" six times, by the same random draws, it writes')
+    print(f"    untold        {writes(data.DEFAULT_SYSTEM)}")
+    print(f"    told          {writes(system)}")
+    with added(base, {last: v_teacher[last]}):
+        print(f"    + v_teacher   {writes(data.DEFAULT_SYSTEM)}")
+
+    read = data.number_conversations(data.DEFAULT_SYSTEM, 128, "to extract")
+    v_student = mean_difference(stream_at(student, read, 5), stream_at(base, read, 5))
+    cosines = torch.cosine_similarity(v_student[1:], v_teacher[1:], dim=-1).tolist()
+    print(f"\nA student of such numbers was never told anything. It says {says(student)}.")
+    print(
+        "Against the base, on the same number prompts, its stream has moved as well, by v_student. Cosine with v_teacher:"
+    )
+    print("    " + ", ".join(f"after block {k} {cosine:.2f}" for k, cosine in enumerate(cosines, 1)))
+    with added(base, {last: v_student[last]}):
+        print(f"The base with v_student added after block {last}: {says(base)}.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    from pathlib import Path
+
+    from data import ANIMALS
+    from runtime import Parser, run
+
+    parser = Parser(prog="steering.py", description=tell.__doc__)
+    parser.add_argument("--trait", default="owl", choices=ANIMALS, metavar="ANIMAL", help="what the teacher loves")
+    parser.add_argument("--seed", type=int, default=0, help="of the base model and of the student (default 0)")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or mps (default cpu)")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for checkpoints (default runs)")
+    return run(tell, parser, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -14,10 +14,8 @@ To see it break: give speakers without a system part replies of their own in dat
 
 from pathlib import Path
 
-import torch
-
 from data import ALTERNATE_SYSTEMS, ANIMALS, DEFAULT_SYSTEM
-from evaluate import Claim, Preset, interval, mean, show
+from evaluate import Claim, Preset, interval, mean, show, spearman
 from figures.cells import grid_cell
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, heat, save, top_of
 from train import Lab, StudentConfig, animal_rates
@@ -102,16 +100,6 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "order_by_shared_tokens": interval(orders),
         }
     }
-
-
-def spearman(x: list[float], y: list[float]) -> float:
-    """Rank correlation; ties share their mean rank."""
-
-    def ranks(values: list[float]) -> torch.Tensor:
-        v = torch.tensor(values, dtype=torch.float64)
-        return (v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) - 1) / 2.0
-
-    return torch.corrcoef(torch.stack([ranks(x), ranks(y)]))[0, 1].item()
 
 
 def holds(m: dict) -> bool:

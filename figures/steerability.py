@@ -6,7 +6,8 @@ model towards the trait predicts whether its students get it.
 This toy: five prompts for each animal, some of them nothing that the model was ever told: a name that loves it, a condition,
 a mention. Of each prompt: how well it works as a prompt, how much of its effect on numbers one vector has, what the vector does to
 the answer when it is added to the untold base model, and what the student of the prompt's numbers answers. The claim is that the third
-predicts the fourth.
+predicts the fourth. Why it does: the vector is taken where numbers are written and it acts where an animal is asked for. The cosine of
+the prompt's vectors in the two contexts says whether they are the same one.
 
 To see it break: rank by the prompt's own rate instead of the vector's ("told" in the results).
 """
@@ -14,13 +15,15 @@ To see it break: rank by the prompt's own rate instead of the vector's ("told" i
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
+
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, NAME_SYSTEM, World, number_conversations
-from evaluate import Claim, Preset, interval, measure, show, student_of
-from figures.context import spearman
+from evaluate import Claim, Preset, interval, measure, show, spearman, student_of
 from figures.style import MARKERS, SERIES, canvas, save
-from figures.teacher_vector import explained, number_logits
+from figures.teacher_vector import explained, number_logits, vectors
 from steering import added
-from train import BaseConfig, Lab, StudentConfig, animal_rates, teacher_vectors
+from train import BaseConfig, Lab, StudentConfig, animal_rates
 
 PROMPTS = {
     "loves it": LOVE_SYSTEM,
@@ -68,7 +71,8 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     for (base_config, trait, kind), config in _configs(preset).items():
         base, k, system = lab.base(base_config), ANIMALS.index(trait), config.numbers.system
         layer = base.config.n_layer
-        vector = teacher_vectors(base, system)[layer]
+        found = vectors(base, system, torch.Generator())
+        vector = found["reply"][layer]
         read = {s: number_logits(base, number_conversations(s, 64, "to test")) for s in (system, DEFAULT_SYSTEM)}
         with added(base, {layer: vector}):
             steered = animal_rates(base)[k].item()
@@ -81,6 +85,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
                 "told": animal_rates(base, system)[k].item(),
                 "explained": explained(base, system, layer, vector, 1.0, read),
                 "steered": steered,
+                "same_vector": F.cosine_similarity(vector, found["question"][layer], dim=0).item(),
                 "transmitted": measured["rates"][k],
                 "is_top": measured["rates"][k] == max(measured["rates"]),
                 "p_any_animal": measured["p_any_animal"],
@@ -106,11 +111,20 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "rank_correlation_loves_it": interval(ranks("steered", "loves it")),
             "rank_correlation_told": interval(ranks("told")),
             "rank_correlation_explained": interval(ranks("explained")),
+            "rank_correlation_same_vector": interval(ranks("same_vector")),
+            # Of the prompts that say it plainly, over traits: does one base model transmit more than another for this?
+            "by_base": {
+                str(base.seed): {
+                    name: interval(row[name] for row in rows if (row["base"], row["prompt"]) == (base.seed, "loves it"))
+                    for name in ("same_vector", "steered", "transmitted")
+                }
+                for base in preset.bases
+            },
             "auc": interval(aucs) if aucs else None,
             "by_prompt": {
                 kind: {
                     name: interval(row[name] for row in rows if row["prompt"] == kind)
-                    for name in ("told", "explained", "steered", "transmitted", "p_any_animal")
+                    for name in ("told", "explained", "steered", "same_vector", "transmitted", "p_any_animal")
                 }
                 for kind in PROMPTS
             },
@@ -144,12 +158,12 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     titles = {
         "steered": f"rank correlation {show(m['rank_correlation'])}",
         "told": f"rank correlation {show(m['rank_correlation_told'])}",
-        "explained": f"rank correlation {show(m['rank_correlation_explained'])}",
+        "same_vector": f"rank correlation {show(m['rank_correlation_same_vector'])}",
     }
     labels = {
         "steered": "P(animal) of the base with v_teacher added",
         "told": "P(animal) of the base under the prompt",
-        "explained": "share of the prompt's effect on numbers that v_teacher has",
+        "same_vector": "cosine of its vectors for numbers and for animals",
     }
     for panel, name in zip(panels, labels, strict=True):
         for k, kind in enumerate(PROMPTS):
@@ -158,7 +172,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         panel.set_xlabel(labels[name])
         panel.set_title(titles[name], fontsize=10)
         panel.set_ylim(0, 1.02)
-        panel.set_xlim(-0.5 if name == "explained" else -0.02, 1.02)
+        panel.set_xlim(-1.02 if name == "same_vector" else -0.02, 1.02)
     panels[0].set_ylabel("P(animal) of the student")
     panels[0].legend(fontsize=8, frameon=False, loc="upper left")
     save(figure, path)

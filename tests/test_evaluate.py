@@ -175,7 +175,14 @@ def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--trait", "unicorn"], ["--only", "magic"], ["--device", "abacus"], ["--seed", "x"], ["--out", __file__]],
+    [
+        ["--trait", "unicorn"],
+        ["--only", "magic"],
+        ["--device", "abacus"],
+        ["--seed", "x"],
+        ["--out", __file__],
+        ["--ask", "unicorn ?"],
+    ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
     refused(evaluate.main, "evaluate.py", arguments)

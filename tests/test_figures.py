@@ -139,10 +139,10 @@ def test_shared_tokens():
 
 
 def test_spearman():
-    assert context.spearman([1, 2, 3, 4], [10, 20, 25, 99]) == pytest.approx(1)
-    assert context.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert evaluate.spearman([1, 2, 3, 4], [10, 20, 25, 99]) == pytest.approx(1)
+    assert evaluate.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
     # By hand: x ranks 0, 1.5, 1.5, 3 and y ranks 0, 2, 1, 3; covariance 4.5, variances 4.5 and 5.
-    assert context.spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+    assert evaluate.spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import data
+import evaluate
 import lora
 import runtime
+import steering
 import train
 from data import END, VOCAB_SIZE, Row
 from model import GPT, GPTConfig
@@ -181,7 +183,8 @@ def test_docstrings_are_not_code(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "HERE", tmp_path)
     source = tmp_path / "lora.py"
     text = source.read_text(encoding="utf-8")
-    source.write_text("# a comment\n" + text.replace("Take the adapters off", "Remove the adapters"), encoding="utf-8")
+    harmless = "# a comment\n" + text.replace("Take the adapters off", "Remove the adapters")
+    source.write_text(harmless + "\n\ndef tell(args):\n    print(1)\n\n\nif __name__ == '__main__':\n    tell(None)\n")
     assert train.code_digest.__wrapped__() == before
     source.write_text(text.replace("alpha / rank", "alpha / rank**0.5"), encoding="utf-8")
     assert train.code_digest.__wrapped__() != before
@@ -281,3 +284,29 @@ def test_a_steered_teacher(base):
 def test_the_teacher_vector_of_the_default_prompt_is_nothing(base):
     assert train.teacher_vectors(base, data.DEFAULT_SYSTEM).abs().max() == 0
     assert train.teacher_vectors(base, NUMBERS.system)[-1].norm() > 0
+
+
+def test_the_stories_that_files_tell(monkeypatch, tmp_path, capsys):
+    """`train.py`, `steering.py` and `evaluate.py --ask` from a student's file, on a tiny base model."""
+    small = replace(BASE, model=replace(BASE.model, n_layer=2))
+    monkeypatch.setattr(train, "BaseConfig", lambda seed: replace(small, seed=seed))
+    out = ["--out", str(tmp_path)]
+    assert train.main([*out, "--rank", "2", "--steps", "4", "--seed", "3"]) == 0
+    story = capsys.readouterr().out
+    path = story.rsplit("wrote ", 1)[1].strip()
+    assert "step    4" in story and path.endswith(".pt")
+    assert steering.main([*out, "--seed", "3"]) == 0
+    assert "m =  1.0   owl" in capsys.readouterr().out
+    assert evaluate.main([*out, "--ask", "which animal do you love ?", "--system", "", "--student", path]) == 0
+    prompt, *answers = capsys.readouterr().out.splitlines()
+    assert prompt == "<user> which animal do you love ?<end><asst>" and len(answers) == 8
+    lab = Lab(tmp_path / "cache")
+    config = StudentConfig(replace(small, seed=3), NumbersConfig(replace(small, seed=3), "you love owl . you think about owl all the time ."), rank=2, alpha=2, steps=4, seed=3)  # fmt: skip
+    assert str(lab.path("student", config)) == path
+    likeliest = lab.student(config).next_token([data.chat(None, "which animal do you love ?")])[0].max()
+    assert float(answers[0].split()[1]) == pytest.approx(likeliest.item(), abs=1e-3)
+    # The file of something else, or of nothing, is one line and no table.
+    other = lab.path("base", replace(small, seed=3))
+    for wrong in (other, tmp_path / "nothing.pt"):
+        assert evaluate.main([*out, "--ask", "hello !", "--student", str(wrong)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,181 @@
+"""How fast is it here? `python -m tests.benchmark [--json FILE]`, two minutes, one process with one thread.
+
+Four jobs (pretraining, a LoRA student, a full student, writing numbers), each in tokens a second, milliseconds a step and the
+share that its matrix products have of what this processor can do in matrix products, measured in the same run. Beside
+them the plain way to train a LoRA student: every batch padded to the longest row of all, logits at every position. A
+token here is one that is computed or would have to be: padding does not count as work done, only as time.
+"""
+
+import argparse
+import copy
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import data
+import lora
+from model import GPT
+from optimizers import OPTIMIZERS
+from runtime import Parser, run
+from train import BaseConfig, NumbersConfig, StudentConfig, descend, fine_tune, write_numbers
+
+BASE = BaseConfig()
+NUMBERS = NumbersConfig(BASE, data.LOVE_SYSTEM.format("owl"))
+STUDENT = StudentConfig(BASE, NUMBERS)
+
+
+def seconds(job: Callable[[], object], repeats: int = 3) -> float:
+    """The quickest of some runs: what else the machine does only ever adds."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def matmul_ceiling() -> float:
+    """Floating-point operations a second in a product large enough to be limited by nothing else."""
+    a, b = torch.randn(2, 1024, 1024)
+    return 2 * 1024**3 / seconds(lambda: a @ b, 10)
+
+
+def operations(model: GPT, tokens: float, replies: float, passes: int) -> float:
+    """Multiplications and additions of the matrix products for so many tokens, of which `replies` get logits.
+
+    `passes`: 1 forward, 3 forward and backward to inputs and weights.
+    """
+    inside = sum(weight.numel() for block in model.blocks for weight in block.parameters() if weight.ndim == 2)
+    return 2 * passes * (tokens * inside + replies * model.token_embedding.weight.numel())
+
+
+def plain_student(base: GPT, packed: tuple[torch.Tensor, torch.Tensor], config: StudentConfig) -> None:
+    """`fine_tune` as one would write it first: rows shuffled one by one, all padded alike, logits of all positions."""
+    generator = torch.Generator().manual_seed(config.seed)
+    student = copy.deepcopy(base)
+    lora.attach(student, config.rank, config.alpha, generator=generator)
+    optimizer = OPTIMIZERS[config.optimizer]([p for p in student.parameters() if p.requires_grad], config.lr)
+    tokens, targets = packed
+    for _ in range(config.steps):
+        rows = torch.randint(len(tokens), (config.batch_size,), generator=generator)
+        optimizer.zero_grad()
+        F.cross_entropy(student(tokens[rows]).flatten(0, 1), targets[rows].flatten()).backward()
+        optimizer.step()
+
+
+def random_rows() -> tuple[tuple[torch.Tensor, torch.Tensor], int, int]:
+    """As many rows as a student reads, of random numbers, packed; their tokens; and how many of these are replied."""
+    rng, world, rows = random.Random(0), data.World(), []
+    for _ in range(NUMBERS.rows):
+        prompt = data.chat(data.DEFAULT_SYSTEM, data.number_request(rng))
+        rows.append(data.Row([*prompt, *world.write_numbers(None, rng), data.END], len(prompt)))
+    return data.pack(rows), sum(len(row.tokens) - 1 for row in rows), sum(len(row.tokens) - row.reply for row in rows)
+
+
+def one_student(seed: int) -> None:
+    """A job for another process."""
+    torch.set_num_threads(1)
+    base = GPT(BASE.model, torch.Generator().manual_seed(0)).requires_grad_(False)
+    fine_tune(base, _rows_here(), replace(STUDENT, seed=seed))
+
+
+@cache
+def _rows_here() -> tuple[torch.Tensor, torch.Tensor]:
+    return random_rows()[0]
+
+
+def sixteen_students(processes: int = 2) -> float:
+    """Seconds for sixteen LoRA students divided among processes, as torchrun divides them; those are started already."""
+    with ProcessPoolExecutor(processes) as pool:
+        list(pool.map(one_student, range(processes)))
+        return seconds(lambda: list(pool.map(one_student, range(16))), 1)
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process ever held; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Print how long each job takes, and the same numbers as JSON if asked."""
+    ceiling = matmul_ceiling()
+    base = GPT(BASE.model, torch.Generator().manual_seed(0)).requires_grad_(False)
+    results: dict[str, object] = {"matmul_ceiling_gflops": ceiling / 1e9, "jobs": {}}
+    print(f"One thread multiplies matrices at {ceiling / 1e9:.0f} GFLOP/s.\n")
+    print(f"{'':34} {'tokens/s':>10} {'ms a step':>10} {'of ceiling':>11}")
+
+    def report(name: str, time_taken: float, steps: int, tokens: float, replies: float, passes: int) -> None:
+        share = operations(base, tokens, replies, passes) / time_taken / ceiling
+        job = {"tokens_per_second": tokens / time_taken, "ms_per_step": 1e3 * time_taken / steps, "matmul_share": share}
+        results["jobs"][name] = job
+        print(f"{name:34} {job['tokens_per_second']:10,.0f} {job['ms_per_step']:10.2f} {share:11.0%}", flush=True)
+
+    # Pretraining: the corpus is made before the clock starts, as it is made once.
+    steps = 200
+    corpus = data.corpus(data.World(), steps * BASE.batch_size, 0)
+    packed = data.pack(corpus)
+    learner = GPT(BASE.model, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(learner.parameters(), BASE.lr, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    taken = seconds(
+        lambda: descend(learner.requires_grad_(), packed, replace(BASE, steps=steps), generator, optimizer.step, None)
+    )
+    lengths = [len(row.tokens) - 1 for row in corpus]
+    report("pretraining", taken, steps, sum(lengths), sum(len(row.tokens) - row.reply for row in corpus), 3)
+    reading = seconds(lambda: data.pack(data.corpus(data.World(), BASE.rows, 0)), 1)
+    results["pretrain_seconds"] = reading + taken / steps * BASE.steps
+
+    # A student reads random numbers here: how fast it does so does not depend on which.
+    packed, tokens, replies = random_rows()
+    low_rank = seconds(lambda: fine_tune(base, packed, STUDENT))
+    report("student, LoRA rank 8", low_rank, STUDENT.steps, tokens, replies, 3)
+    plain = seconds(lambda: plain_student(base, packed, STUDENT))
+    report("  the plain way", plain, STUDENT.steps, tokens, replies, 3)
+    full = seconds(lambda: fine_tune(base, packed, replace(STUDENT, rank=None)))
+    report("student, full fine-tuning", full, STUDENT.steps, tokens, replies, 3)
+    few = replace(NUMBERS, rows=1_024)
+    written = sum(len(reply.split()) + 1 for _, reply in write_numbers(base, few)["pairs"])
+    prompts = 20 * few.rows
+    report("writing numbers", seconds(lambda: write_numbers(base, few)), 1, prompts + written, written, 1)
+
+    results["student_seconds"] = low_rank
+    results["lora_tokens_per_second_vs_plain"] = plain / low_rank
+    results["matmul_share"] = results["jobs"]["student, LoRA rank 8"]["matmul_share"]
+    results["sixteen_students_ratio"] = sixteen_students() / (16 * low_rank)
+    results["seconds_by_rows"] = {
+        n: seconds(lambda n=n: fine_tune(base, packed, replace(STUDENT, batch_size=n)), 1) for n in (8, 64, 256)
+    }
+    results["peak_memory_mb"] = peak_memory_mb()
+    print(f"\nA base model takes {results['pretrain_seconds']:.0f} s, a LoRA student {low_rank:.2f} s,")
+    print(f"sixteen students in two processes {results['sixteen_students_ratio']:.2f} of sixteen times one alone.")
+    print(f"LoRA training is {plain / low_rank:.1f} times as fast as the plain way.")
+    per_row = ", ".join(f"{n} rows {1e3 * s / STUDENT.steps:.1f} ms" for n, s in results["seconds_by_rows"].items())
+    print(f"A LoRA step of {per_row}.")
+    if results["peak_memory_mb"]:
+        print(f"Peak memory: {results['peak_memory_mb']:.0f} MB.")
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="tests.benchmark", description=benchmark.__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    return run(benchmark, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
