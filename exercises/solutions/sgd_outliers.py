@@ -1,0 +1,16 @@
+import copy
+
+import torch
+
+from model import GPT
+
+
+@torch.no_grad()
+def with_outlier(model: GPT, dimension: int, factor: float) -> GPT:
+    model = copy.deepcopy(model)
+    for block in model.blocks:
+        block.norm.weight[dimension] *= factor
+        block.norm.bias[dimension] *= factor
+        for reader in (block.attention.q, block.attention.k, block.attention.v, block.feed_forward.up):
+            reader.weight[:, dimension] /= factor
+    return model

@@ -1,0 +1,9 @@
+import torch
+from torch import Tensor
+
+from model import GPT
+
+
+def vector(model: GPT, told: Tensor, untold: Tensor, last: int) -> Tensor:
+    one, other = (torch.stack([h[:, -last:] for h in model.residual_stream(tokens)]) for tokens in (told, untold))
+    return (one - other).mean(dim=(1, 2))

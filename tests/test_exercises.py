@@ -1,0 +1,51 @@
+"""Every exercise: its solution passes the check, and the file with the hole does not."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from exercises import checks
+
+
+@pytest.mark.parametrize("name", checks.NAMES)
+def test_solution_passes_and_hole_fails(name):
+    check = getattr(checks, name)
+    check(importlib.import_module(f"exercises.solutions.{name}"))
+    with pytest.raises(NotImplementedError):
+        check(importlib.import_module(f"exercises.{name}"))
+
+
+@pytest.mark.parametrize("number, name", list(enumerate(checks.NAMES, 1)))
+def test_every_exercise_says_what_to_do(number, name):
+    text = importlib.import_module(f"exercises.{name}").__doc__
+    assert re.match(rf"{number}\. .*\(.*(hour|afternoon).*\)", text)
+    for part in ("Question", "Predict", "Check", "Hints"):
+        assert f"\n{part}  " in text
+    assert f"pytest exercises -k {name}" in text
+
+
+WRONG = {
+    "lora_forward": ("alpha / len(A)", "alpha"),
+    "lora_merge": ("alpha / len(A)", "alpha"),
+    "steering_hook": ("handle.remove()", "pass"),
+    "projection": ("u = v / v.norm()", "u = v"),
+    "teacher_vector": ("h[:, -last:]", "h[:, :last]"),
+    "context_matrix": ('"gibberish" not in (trained, asked)', "False"),
+    "gradient_defence": ('(".o", ".down")', '(".o", ".down", ".up")'),
+    "detect_trait": ("logits - before", "before - logits"),
+    "break_the_u": ("rank**0.5", "rank"),
+    "sgd_outliers": ("reader.weight[:, dimension] /= factor", "pass"),
+}
+
+
+@pytest.mark.parametrize("name", checks.NAMES)
+def test_a_wrong_answer_fails(name):
+    module = importlib.import_module(f"exercises.solutions.{name}")
+    text = Path(module.__file__).read_text(encoding="utf-8")
+    assert WRONG[name][0] in text
+    answer = type(module)(name)
+    exec(text.replace(*WRONG[name]), vars(answer))
+    with pytest.raises((AssertionError, RuntimeError, ValueError)):
+        getattr(checks, name)(answer)
