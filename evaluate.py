@@ -28,7 +28,7 @@ from data import (
     decode,
 )
 from model import GPT, GPTConfig
-from runtime import Parser, run, share, whole_file, worker
+from runtime import Parser, load, run, share, whole_file, worker
 from train import (
     NUMBER_TOKENS,
     BaseConfig,
@@ -281,17 +281,16 @@ def markdown_table(claims: list[dict]) -> str:
 
 def open_student(lab: Lab, path: Path) -> GPT:
     """A student that was kept on disk, on its base model. Runs no code from the file; ValueError if it is no student."""
+    saved = load(path, lab.device)
     try:
-        saved = torch.load(path, map_location=lab.device, weights_only=True)
         shape = saved["config"]["base"]
         base = BaseConfig(**(shape | {"model": GPTConfig(**shape["model"])}))
         weights = saved["content"][saved["config"]["steps"]]
-        student = copy.deepcopy(lab.base(base))
-        student.load_state_dict(weights) if saved["config"]["rank"] is None else lora.restore(student, weights)
-    except OSError:
-        raise
-    except Exception as error:  # whatever a file of another kind leads to
-        raise ValueError(f"{path} is not a student that train.py wrote ({type(error).__name__})") from None
+        rank = saved["config"]["rank"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{path} is not a student that train.py wrote") from None
+    student = copy.deepcopy(lab.base(base))
+    student.load_state_dict(weights) if rank is None else lora.restore(student, weights)
     return student
 
 
@@ -360,8 +359,11 @@ def main_job(args: argparse.Namespace) -> None:
         fits = kept["identity"] == identity
         claims += kept["claims"] if fits else [entry(claim, None, name) for claim in module.CLAIMS]
     claims.sort(key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
-    seconds = round(time.perf_counter() - started, 1)
-    results = {**identity, "students": len(students), "wall_seconds": seconds, "claims": claims}
+    cost = {"students": len(students), "wall_seconds": round(time.perf_counter() - started, 1)}
+    if args.only and (folder / "results.json").exists():  # a part: what the whole took stays written
+        before = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        cost = {name: before[name] for name in cost}
+    results = {**identity, **cost, "claims": claims}
     with whole_file(folder / "results.json") as part:
         part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"\n{claims_table(claims)}\n\nwrote {folder / 'results.json'} and {len(chosen)} figures beside it")

@@ -1,9 +1,11 @@
 """What every command of this project shares and no lesson needs: files kept whole, a progress line, polite errors."""
 
 import argparse
+import io
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -54,14 +56,25 @@ def kept(path: Path, config: dict, make: Callable[[], dict], device: torch.devic
         content = make()
         with whole_file(path) as part:
             torch.save({"config": config, "content": content}, part)
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        config_there, content = saved["config"], saved["content"]
-    except Exception as error:  # torch raises many kinds for a file that is truncated or not its own
-        raise ValueError(f"{path} is no whole checkpoint ({type(error).__name__}); delete it and run again") from None
-    if config_there != config:
+    saved = load(path, device)
+    if saved.get("config") != config:
         raise ValueError(f"{path} is the checkpoint of another config; delete it and run again")
-    return content
+    return saved["content"]
+
+
+def load(path: Path, device: torch.device) -> dict:
+    """The checkpoint in `path`; runs no code from it. Raises ValueError if it is truncated, altered or something else."""
+    file = io.BytesIO(path.read_bytes())
+    try:
+        if zipfile.ZipFile(file).testzip() is not None:  # torch itself does not look at the checksums that it writes
+            raise ValueError("a checksum is wrong")
+        file.seek(0)
+        saved = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # zipfile and torch raise many kinds
+        raise ValueError(f"{path} is no whole checkpoint ({type(error).__name__}); delete it and run again") from None
+    if not isinstance(saved, dict):
+        raise ValueError(f"{path} is no checkpoint of this project")
+    return saved
 
 
 def worker() -> tuple[int, int]:

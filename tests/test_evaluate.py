@@ -1,5 +1,6 @@
 import copy
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -143,6 +144,11 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     assert layers["all"]["mean"] == pytest.approx(own, rel=1e-4)
     assert places["up_to"]["<asst>"]["mean"] == pytest.approx(own, rel=1e-4)
 
+    # The same seed in another folder: the same bits, whatever was trained before it.
+    assert evaluate.main(["--out", str(tiny_job.folder / "again"), "--only", "context"]) == 0
+    again = tiny_job.folder / "again" / "tiny" / "context.json"
+    assert again.read_bytes() == (tiny_job.folder / "context.json").read_bytes()
+
     monkeypatch.setattr(train, "fine_tune", lambda *_: pytest.fail("trained again"))
     # --only measures a figure anew and keeps the other claims, as long as they are of the same code.
     assert tiny_job("--only", "transmission", "rank_sweep", "gradient")["claims"] == results["claims"]
@@ -186,3 +192,30 @@ def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
     refused(evaluate.main, "evaluate.py", arguments)
+
+
+def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, capsys):
+    """300 command lines put together at random: exit code 0, or 2 with one line; never a traceback."""
+    monkeypatch.setattr(evaluate, "main_job", lambda args: None)
+    words = ["--full", "--only", "context", "--seed", "3", "-7", "1e9", "--trait", "owl", "--device", "--out", "", "\0"]
+    words += [
+        "--ask",
+        "what is your favorite animal ?",
+        "--system",
+        "--student",
+        "--table",
+        "--",
+        "-h",
+        "ünïcode",
+        "--x=1",
+    ]
+    rng, codes = random.Random(0), set()
+    for _ in range(300):
+        try:
+            code = evaluate.main(rng.choices(words, k=rng.randint(1, 5)))
+        except SystemExit as exit:
+            code = exit.code
+        error = capsys.readouterr().err
+        assert (code, error.count("\n")) in ((0, 0), (2, 1)), error
+        codes.add(code)
+    assert codes == {0, 2}

@@ -1,5 +1,7 @@
 import copy
+import functools
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -233,6 +235,30 @@ def test_broken_and_foreign_checkpoints_are_refused(lab):
     path.rename(lab.path("base", other))
     with pytest.raises(ValueError, match="another config"):
         Lab(lab.folder).base(other)
+
+
+def test_a_damaged_checkpoint_never_passes_for_another(tmp_path):
+    """Bits flipped, bytes cut off or written over: what comes back is what was kept, or an error."""
+    path, weights = tmp_path / "kept.pt", {"w": torch.arange(50.0)}
+    keep = functools.partial(runtime.kept, path, {"a": 1}, lambda: weights, torch.device("cpu"))
+    keep()
+    whole, rng, refusals = path.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        place = rng.randrange(len(whole))
+        damage = rng.choice(("flip", "cut", "overwrite"))
+        if damage == "flip":
+            damaged[place] ^= 1 << rng.randrange(8)
+        elif damage == "cut":
+            del damaged[place:]
+        else:
+            damaged[place : place + 8] = rng.randbytes(len(damaged[place : place + 8]))
+        path.write_bytes(damaged)
+        try:
+            assert torch.equal(keep()["w"], weights["w"])
+        except ValueError:
+            refusals += 1
+    assert refusals > 200
 
 
 def test_an_interruption_leaves_whole_files_only(lab):
