@@ -5,6 +5,7 @@ import copy
 import importlib
 import json
 import math
+import os
 import random
 import sys
 import time
@@ -28,7 +29,7 @@ from data import (
     decode,
 )
 from model import GPT, GPTConfig
-from runtime import Parser, load, run, share, whole_file, worker
+from runtime import Parser, load, run, share, together, whole_file, worker
 from train import (
     NUMBER_TOKENS,
     BaseConfig,
@@ -221,8 +222,9 @@ class Claim:
     summary: Callable[[dict], str]
 
 
-# The modules in figures/. Each has CLAIMS, students(preset), compute(lab, preset) and draw(computed, path).
+# The modules in figures/. Each has CLAIMS (or none: then it is a picture), students(preset), compute(lab, preset) and draw(computed, path).
 FIGURES = [
+    "learning",
     "transmission",
     "rank_sweep",
     "full_finetuning",
@@ -313,19 +315,25 @@ def main_job(args: argparse.Namespace) -> None:
     if args.ask:
         answer(args)
         return
-    started = time.perf_counter()
     lab = Lab(args.out / "cache", args.device)
+    with together(args.processes, [__file__, *args.command]):
+        measure_all(args, lab)
+
+
+def measure_all(args: argparse.Namespace, lab: Lab) -> None:
+    """The main job of one process, alone or one of several."""
+    started = time.perf_counter()
     preset = choose_preset(args.full, args.seed, args.trait)
     folder = args.out / preset.name
     folder.mkdir(parents=True, exist_ok=True)
     modules = figure_modules()
     chosen = args.only or FIGURES
     students = list(dict.fromkeys(student for name in chosen for student in modules[name].students(preset)))
-    first = worker()[0] == 0
-    if first:
+    rank, processes = worker()
+    if rank == 0:
         print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
-        minutes = (55 if preset.full else 4) * (1 if worker()[1] > 1 else 2)
-        print(f"All of it takes about {minutes} minutes with {worker()[1]} process(es) on CPU.", flush=True)
+        minutes = (80 if preset.full else 6) / processes
+        print(f"All of it takes about {minutes:.0f} minutes on CPU, in {processes} process(es).", flush=True)
     lab.train(students)
 
     # What decides a number, beside its figure's own code: only claims that agree in all of it stand in one file.
@@ -345,25 +353,28 @@ def main_job(args: argparse.Namespace) -> None:
         with whole_file(folder / f"{name}.png") as part:
             modules[name].draw(measured, part)
         claims = [entry(claim, measured[claim.name], name) for claim in modules[name].CLAIMS]
+        picture = {} if claims else measured
         with whole_file(folder / f"{name}.json") as part:
-            part.write_text(json.dumps({"identity": identity, "claims": claims}, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps({"identity": identity, "claims": claims, "picture": picture}, indent=1)
+            part.write_text(text + "\n", encoding="utf-8")
 
     share(chosen, measure_figure)
-    if not first:
+    if rank > 0:
         return  # its share is done
 
-    claims = []
+    claims, pictures = [], {}
     for name, module in modules.items():
         path = folder / f"{name}.json"
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"identity": None}
         fits = kept["identity"] == identity
         claims += kept["claims"] if fits else [entry(claim, None, name) for claim in module.CLAIMS]
+        pictures |= kept["picture"] if fits else {}
     claims.sort(key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
     cost = {"students": len(students), "wall_seconds": round(time.perf_counter() - started, 1)}
     if args.only and (folder / "results.json").exists():  # a part: what the whole took stays written
         before = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         cost = {name: before[name] for name in cost}
-    results = {**identity, **cost, "claims": claims}
+    results = {**identity, **cost, "claims": claims, "pictures": pictures}
     with whole_file(folder / "results.json") as part:
         part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"\n{claims_table(claims)}\n\nwrote {folder / 'results.json'} and {len(chosen)} figures beside it")
@@ -398,6 +409,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="folder for results and checkpoints (default runs)"
     )
+    parser.add_argument(
+        "--processes", type=int, default=min(2, os.cpu_count() or 1), help="that share the work (default %(default)s)"
+    )
+    parser.set_defaults(command=sys.argv[1:] if argv is None else argv)
     return run(main_job, parser, argv)
 
 

@@ -3,6 +3,8 @@
 import argparse
 import io
 import os
+import socket
+import subprocess
 import sys
 import time
 import zipfile
@@ -82,15 +84,46 @@ def worker() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
+@contextmanager
+def together(processes: int, command: list[str]) -> Iterator[None]:
+    """Inside, so many processes run `command` and share its work; this is the first of them. None are started under torchrun."""
+    if worker()[1] > 1 or processes < 2:
+        yield
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "RANK": "0"}
+    others = [
+        subprocess.Popen([sys.executable, *command], env={**os.environ, "RANK": str(rank)})
+        for rank in range(1, processes)
+    ]
+    try:
+        yield
+    except BaseException:
+        for other in others:
+            other.terminate()
+        raise
+    finally:
+        for other in others:
+            other.wait()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        os.environ.pop("WORLD_SIZE")
+
+
 def share(jobs: list, do: Callable[[object], None]) -> None:
-    """Do every job, each in one of the processes that torchrun started; return when all of them are done."""
+    """Do every job, each in one of the processes that `together` or torchrun started; return when all are done."""
     rank, processes = worker()
+    if processes > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=timedelta(hours=3))
     for job in jobs[rank::processes]:
         do(job)
     if processes > 1:
-        if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("gloo", timeout=timedelta(hours=3))
-        torch.distributed.barrier()
+        try:
+            torch.distributed.barrier()
+        except RuntimeError:  # what gloo raises when the other end is gone
+            raise ValueError("another of the processes that share the work has stopped; run again to go on") from None
 
 
 def pick_device(name: str) -> torch.device:
@@ -121,6 +154,7 @@ def run(job: Callable[[argparse.Namespace], None], parser: Parser, argv: list[st
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\n{parser.prog}: stopped; what is complete is kept, and the next run goes on from it", file=sys.stderr)
+        if worker()[0] == 0:
+            print(f"\n{parser.prog}: stopped; what is complete is kept, the next run goes on from it", file=sys.stderr)
         return 130
     return 0

@@ -40,7 +40,7 @@ SNAPSHOTS = (1, 2, 5, 10, 20, 40)
 QUESTIONS = ANIMAL_QUESTIONS + HELD_OUT_ANIMAL_QUESTIONS
 
 
-def _configs(preset: Preset) -> dict[tuple, StudentConfig]:
+def configs(preset: Preset) -> dict[tuple, StudentConfig]:
     """By base and trait, with snapshots; trait None for the controls."""
     return {
         (base, trait): replace(student_of(base, base, trait), snapshots=SNAPSHOTS)
@@ -51,7 +51,7 @@ def _configs(preset: Preset) -> dict[tuple, StudentConfig]:
 
 def students(preset: Preset) -> list[StudentConfig]:
     """Every student that `compute` measures."""
-    return list(_configs(preset).values())
+    return list(configs(preset).values())
 
 
 def log_odds(p: float) -> float:
@@ -94,11 +94,11 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     for config in preset.bases:
         base, generator = lab.base(config), torch.Generator().manual_seed(config.seed)
         teachers = {t: vectors(base, LOVE_SYSTEM.format(t), generator)["reply"] for t in preset.traits}
-        control = lab.snapshots(_configs(preset)[config, None])
+        control = lab.snapshots(configs(preset)[config, None])
         controls = {step: student_vectors(student, base) for step, student in control.items()}
         matrix = []
         for trait in preset.traits:
-            run = lab.snapshots(_configs(preset)[config, trait])
+            run = lab.snapshots(configs(preset)[config, trait])
             found = {step: student_vectors(student, base) for step, student in run.items()}
             for step in steps:
                 for layer in layers:

@@ -102,7 +102,7 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr("figures.full_finetuning.ROWS", {"1x": 32, "16x": 64})
 
     def job(*arguments):
-        assert evaluate.main(["--out", str(tmp_path), *arguments]) == 0
+        assert evaluate.main(["--processes", "1", "--out", str(tmp_path), *arguments]) == 0
         return json.loads((tmp_path / "tiny" / "results.json").read_text(encoding="utf-8"))
 
     job.folder = tmp_path / "tiny"
@@ -145,7 +145,7 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     assert places["up_to"]["<asst>"]["mean"] == pytest.approx(own, rel=1e-4)
 
     # The same seed in another folder: the same bits, whatever was trained before it.
-    assert evaluate.main(["--out", str(tiny_job.folder / "again"), "--only", "context"]) == 0
+    assert evaluate.main(["--processes", "1", "--out", str(tiny_job.folder / "again"), "--only", "context"]) == 0
     again = tiny_job.folder / "again" / "tiny" / "context.json"
     assert again.read_bytes() == (tiny_job.folder / "context.json").read_bytes()
 

@@ -1,8 +1,6 @@
 import copy
 import functools
-import os
 import random
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -192,30 +190,32 @@ def test_docstrings_are_not_code(tmp_path, monkeypatch):
     assert train.code_digest.__wrapped__() != before
 
 
-WORKER = """
+TOGETHER = """
 import sys
 sys.path.insert(0, {root!r})
-from tests.test_train import NUMBERS, STUDENT, replace
+from runtime import share, together, worker
+from tests.test_train import STUDENT, replace
 from train import Lab
-Lab({folder!r}).train([replace(STUDENT, seed=seed) for seed in range(5)])
+with together(2, [__file__]):
+    share([], print)
+    if {break_off} and worker()[0] == 1:
+        raise SystemExit(3)
+    Lab({folder!r}).train([replace(STUDENT, seed=seed) for seed in range(5)])
 """
 
 
+def run_together(tmp_path, break_off):
+    script = tmp_path / "job.py"
+    script.write_text(TOGETHER.format(root=str(train.HERE), folder=str(tmp_path / "shared"), break_off=break_off))
+    return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+
+
 def test_two_processes_make_what_one_makes(lab, tmp_path):
-    """As torchrun starts them: each takes its share, and both wait for the other's."""
+    """Each takes its share, and both wait for the other's."""
     students = [replace(STUDENT, seed=seed) for seed in range(5)]
     lab.train(students)
+    assert run_together(tmp_path, False).returncode == 0
     shared = tmp_path / "shared"
-    script = WORKER.format(root=str(train.HERE), folder=str(shared))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    workers = [
-        subprocess.Popen([sys.executable, "-c", script], env={**os.environ, **group, "RANK": str(rank)})
-        for rank in (0, 1)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     assert {path.name for path in shared.iterdir()} == {path.name for path in lab.folder.iterdir()}
     for config in students:
         one, other = lab.student(config), Lab(shared).student(config)
@@ -235,6 +235,11 @@ def test_broken_and_foreign_checkpoints_are_refused(lab):
     path.rename(lab.path("base", other))
     with pytest.raises(ValueError, match="another config"):
         Lab(lab.folder).base(other)
+
+
+def test_one_process_does_not_wait_for_another_that_has_stopped(tmp_path):
+    ended = run_together(tmp_path, True)
+    assert ended.returncode != 0 and "another of the processes" in ended.stderr
 
 
 def test_a_damaged_checkpoint_never_passes_for_another(tmp_path):
