@@ -368,7 +368,7 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"identity": None}
         fits = kept["identity"] == identity
         claims += kept["claims"] if fits else [entry(claim, None, name) for claim in module.CLAIMS]
-        pictures |= kept["picture"] if fits else {}
+        pictures |= kept.get("picture", {}) if fits else {}
     claims.sort(key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
     cost = {"students": len(students), "wall_seconds": round(time.perf_counter() - started, 1)}
     if args.only and (folder / "results.json").exists():  # a part: what the whole took stays written
