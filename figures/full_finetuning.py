@@ -208,5 +208,5 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     rows.set_ylabel("P(the teacher's animal), or nats")
     rows.set_ylim(-0.1, 1.05)
     rows.set_title(f"Few rows many times, or many once\n(n: {m['unit']})", fontsize=9)
-    rows.legend(fontsize=8, frameon=False)
+    rows.legend(fontsize=8, frameon=False, loc="center right", bbox_to_anchor=(1, 0.36))
     save(figure, path)

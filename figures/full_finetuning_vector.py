@@ -114,5 +114,6 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     behaviour.set_xlabel("P(the teacher's animal)")
     cosine.set_title(f"n: {m['unit']}", fontsize=9)
     for panel in (cosine, behaviour):
-        panel.legend(fontsize=8, frameon=False, loc="lower right")
+        panel.set_ylim(-0.4, len(names) + 0.6)  # room for the legend
+        panel.legend(fontsize=8, frameon=False, loc="lower right", ncols=2)
     save(figure, path)

@@ -129,7 +129,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         panel.set_xlim(0, 1)
         panel.set_xlabel("P(the teacher's animal)")
         panel.set_title(title, fontsize=10)
-        panel.legend(fontsize=8, frameon=False)
+    kept.legend(fontsize=8, frameon=False, loc="lower right")
     cells = [[number["mean"] for number in row.values()] for row in m["at"].values()]
     image = heat(strip, cells, names, [place.strip() for place in PLACES], top_of(cells))
     strip.tick_params(axis="x", rotation=45)

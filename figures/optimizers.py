@@ -187,7 +187,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         label="P(any animal)",
     )
     base_line(left, m["base"])
-    left.set_xticks(range(len(names)), [NAMES[name] for name in names], rotation=20)
+    left.set_xticks(range(len(names)), [NAMES[name] for name in names], rotation=35, ha="right", fontsize=9)
     left.set_xlim(-0.8, len(names) - 0.4)
     left.set_ylim(0, 1.02)
     left.set_ylabel("P(the teacher's animal)")

@@ -7,8 +7,8 @@ becomes a decline.
 This toy: the U is there at a large shared learning rate and few steps, and its two ends are two different things. At the right end
 rank 32 and full fine-tuning are destroyed: they no longer answer with any animal. At the left end rank 1 is intact
 and has not moved far enough. What changes along the x-axis is the size of a step: with alpha = r and Adam, a step changes W
-by about lr times r. So a smaller learning rate moves the U to the right, out of the picture, and more steps lift its left
-end. Given a learning rate and steps of its own, every capacity does about the same.
+by lr times something between the square root of r and r (exercise 9). So a smaller learning rate moves the U to the right, out of
+the picture, and more steps lift its left end. Given a learning rate and steps of its own, every rank does about the same.
 
 To see it break: set SHARED to another learning rate of LRS.
 
@@ -148,8 +148,8 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     companions.set_title(
         "The same students: which ends are starved\n(green low), which destroyed (blue low)", fontsize=10
     )
-    companions.set_ylim(0, 1.15)
-    companions.legend(fontsize=8, frameon=False, loc="lower center")
+    companions.set_ylim(min(0, *(share["mean"] for share in learned)) - 0.05, 1.15)
+    companions.legend(fontsize=8, frameon=False, loc="lower left")
     for panel in (shared, own, companions):
         panel.set_xticks(x, names)
         panel.set_xlabel("LoRA rank")
@@ -164,9 +164,9 @@ def draw(computed: dict[str, dict], path: Path) -> None:
             for j, name in enumerate(names):
                 if m["grid"][name][lr][step]["p_any_animal"]["mean"] < 0.5:
                     panel.plot(j, i + 0.33, "x", color="white", markersize=5)
-        panel.set_title(f"{step} steps" + ("  (x: P(any animal) < 0.5)" if k == 0 else ""), fontsize=10)
+        panel.set_title(f"{step} steps", fontsize=10)
         panel.set_xlabel("LoRA rank")
         if k == 0:
             panel.set_ylabel("learning rate")
-    bottom.colorbar(image, ax=panels, label="P(the teacher's animal)")
+    bottom.colorbar(image, ax=panels, label="P(the teacher's animal)\n(x: P(any animal) < 0.5)")
     save(figure, path)

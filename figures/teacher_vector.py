@@ -146,5 +146,5 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         panel.axhline(0, color="black", linewidth=0.8, linestyle=":")
         panel.axhline(0.6, color="#999999", linewidth=0.8, linestyle="--")
         panel.set_ylabel("share of the prompt's effect on the numbers")
-        panel.legend(fontsize=8, frameon=False, loc="lower right")
+        panel.legend(fontsize=8, frameon=False, loc="lower left")
     save(figure, path)
