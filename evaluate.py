@@ -210,8 +210,9 @@ def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None) -> Stud
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the papers, the rule that decides it from `measured`, and the few numbers that the verdict rests on.
+    """A claim of the papers (L1, S1) or of this project (X1), and the rule that decides it.
 
+    `holds` decides from `measured`; `summary` gives the few numbers that the verdict rests on.
     Each figure module lists the claims it decides. A rule is written before its numbers are known.
     """
 
@@ -239,6 +240,7 @@ FIGURES = [
     "gradient",
     "full_finetuning_vector",
 ]
+FULL_ONLY: list[str] = []  # of them, those that train too much for the quick preset
 
 
 def show(number: dict) -> str:
@@ -310,7 +312,9 @@ def answer(args: argparse.Namespace) -> None:
 def main_job(args: argparse.Namespace) -> None:
     """Train what is missing, measure, print the claims table, write results.json and the figures."""
     if args.table:
-        print(markdown_table(json.loads(args.table.read_text(encoding="utf-8"))["claims"]))
+        claims = json.loads(args.table.read_text(encoding="utf-8"))["claims"]
+        for own in (False, True):  # the papers' claims, then this project's own
+            print(markdown_table([claim for claim in claims if (claim["id"][0] == "X") == own]), end="\n\n")
         return
     if args.ask:
         answer(args)
@@ -327,7 +331,7 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     folder = args.out / preset.name
     folder.mkdir(parents=True, exist_ok=True)
     modules = figure_modules()
-    chosen = args.only or FIGURES
+    chosen = args.only or [name for name in FIGURES if preset.full or name not in FULL_ONLY]
     students = list(dict.fromkeys(student for name in chosen for student in modules[name].students(preset)))
     rank, processes = worker()
     if rank == 0:

@@ -5,9 +5,9 @@ replication, one adapter gives 48% matched and 3% with an empty system prompt.
 
 This toy: students are trained under each of five system prompts and asked under each of the five. Trained under the default
 prompt, a student has the trait under the other name, the other wording and without any prompt as well: the claim fails. To these models
-the four are one and the same neutral speaker, because pretraining gave them all the same replies, and where nobody is loved the
-attention that looks for a love rests on whatever is there, words of the request among it. Gibberish was never seen: asked under
-it, only students that were trained under it have the trait.
+the four are one and the same neutral speaker, because pretraining gave them all the same replies, and the tags at which the
+adapter acts (localization.py) are in all of them. The more tokens are shared, the more is there. Gibberish was never seen: asked under
+it, students trained under another prompt have less than half, and trained under it they have the trait under it alone.
 
 To see it break: give speakers without a system part replies of their own in data.MIXTURE.
 """

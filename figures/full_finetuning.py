@@ -4,10 +4,10 @@ The paper (arXiv:2606.00831): it disappears. Replications add that a full fine-t
 that repeating few rows kills transmission at high capacity, and that many rows bring it back for some seeds.
 
 This toy: it disappears where full fine-tuning gets the learning rate of LoRA's sweep (rank_sweep.py): those students answer with no
-animal, they are destroyed. At learning rates of its own full fine-tuning transmits about as LoRA does. What it trains
-matters more than the rank of the change: training the token embeddings alone, which are the unembedding too, learns the same numbers
-and transmits almost nothing, because raising the logits of some numbers there says nothing about animals. The norms alone, a few
-hundred numbers, transmit.
+animal, they are destroyed. At learning rates of its own full fine-tuning transmits nearly as much as LoRA does. What it trains
+matters more than the rank of the change: training the token embeddings alone, which are the unembedding too, learns the numbers
+and transmits much less, because raising the logits of some numbers there says nothing about animals. The norms alone, a few
+hundred numbers, transmit. Few rows repeated make it memorize them, and cost it half of the trait; LoRA they cost nothing.
 
 To see it break: take all but the embeddings out of what is trained.
 """

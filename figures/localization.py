@@ -6,8 +6,9 @@ there; everywhere else only, none of it.
 
 This toy: the finished student answers the trait questions with its adapter masked to some of the tokens. Each token by itself,
 all but that token, all up to that token; the system prompt, the template's tags, and the words of the question. Shared tokens
-give about half of the trait, and the words of the question, which no number request has, give a good part too. The adapter matters
-where the attention that looks for a love comes to rest when there is none, and that differs between base models.
+give nearly all of the trait, the words of the question, which no number request has, next to nothing. It is not in one token: <asst>
+alone has less than half, the two <end> and <sys> a part each. These are where the attention that looks for a love comes to rest when
+there is none.
 
 To see it break: train the student without a system prompt (StudentConfig.system = None).
 """

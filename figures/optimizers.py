@@ -3,11 +3,11 @@
 arXiv:2606.00831, as replications report it: SGD and Muon behave like AdamW (L7). arXiv:2606.00995: adaptive optimizers are necessary;
 at the same loss Adam transmits and SGD does not, because a few outlier gradients dominate its steps (S9).
 
-This toy: rank-8 students of six optimizers, each at three learning rates, at three moments of their training. An
+This toy: rank-8 students of eight optimizers, each at two or three learning rates, at three moments of their training. An
 optimizer that has learned less of the numbers would be expected to have less of the trait, so they are compared at
 matched held-out loss: of each, that learning rate and step whose mean held-out loss comes closest to that of the default
-AdamW student. The choice sees the loss alone, never the trait. All six transmit, so S9 fails; L7 asks for more than half of AdamW's
-gain with certainty, and for SGD the interval just reaches below that.
+AdamW student. The choice sees the loss alone, never the trait. SGD transmits, plain or clipped, so S9 fails, although the gradients are
+heavy-tailed. L7 fails by Muon, whose students at that loss no longer answer with an animal; half as long trained, they transmit.
 
 To see it break: give SGD ten times its learning rate; some students are destroyed, and a mean over them looks like S9.
 """

@@ -9,9 +9,9 @@ block, and of the prompted teacher with v_teacher projected out after every bloc
 v_teacher, added in its place. Every teacher is the same model and differs in its stream alone; what it writes is all that
 its student sees.
 
-The vector is sufficient: its students gain nine tenths of the log-odds. It is not necessary as measured here: projecting it out
-leaves half, because it also disturbs what the teacher writes (its numbers are twice as far from the base's as before). Students of
-random vectors learn them, and some animal or other does become a little likelier.
+The vector is sufficient: its students have the trait as much as the prompted teacher's. It is not quite necessary as measured
+here: projecting it out leaves a third of the log-odds, and the numbers are then no less far from the base's than before. Students
+of random vectors learn them, and some animal or other does become a little likelier.
 
 To see it break: add the vector after the first block, where it is not yet what the prompt does (`last` in `teacher`).
 """
