@@ -11,17 +11,12 @@ from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, World, chat, encode, numb
 from figures import (
     context,
     full_finetuning,
-    full_finetuning_vector,
     gradient,
     localization,
     modules,
-    optimizers,
-    rank_sweep,
     steerability,
-    steered_teachers,
     student_vector,
     teacher_vector,
-    transmission,
 )
 from model import GPT, GPTConfig
 from steering import added
