@@ -239,6 +239,8 @@ FIGURES = [
     "steerability",
     "gradient",
     "full_finetuning_vector",
+    "one_step",
+    "audit",
 ]
 FULL_ONLY: list[str] = []  # of them, those that train too much for the quick preset
 

@@ -30,7 +30,8 @@ SHARED = (5e-2, 3)
 FULL = "full"
 
 
-def _cells(preset: Preset) -> dict[tuple[str, float], dict]:
+def cells(preset: Preset) -> dict[tuple[str, float], dict]:
+    """The students of each capacity at each learning rate."""
     capacities = {str(rank): rank for rank in preset.ranks} | {FULL: None}
     return {
         (name, lr): grid_cell(preset, rank=rank, lr=lr, steps=STEPS[-1], snapshots=STEPS[:-1])
@@ -41,18 +42,18 @@ def _cells(preset: Preset) -> dict[tuple[str, float], dict]:
 
 def students(preset: Preset) -> list[StudentConfig]:
     """Every student that `compute` measures."""
-    return [config for cell in _cells(preset).values() for config in cell.values()]
+    return [config for cell in cells(preset).values() for config in cell.values()]
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"rank_sweep": shared and own learning rates per capacity, their contrasts, and the whole grid}."""
-    cells = {key: measure_cell(lab, preset, cell) for key, cell in _cells(preset).items()}
+    measured = {key: measure_cell(lab, preset, cell) for key, cell in cells(preset).items()}
     choose, test = halves(preset)
-    capacities, lrs = (list(dict.fromkeys(key[k] for key in cells)) for k in (0, 1))
+    capacities, lrs = (list(dict.fromkeys(key[k] for key in measured)) for k in (0, 1))
     untrained = base_rates(lab, preset)
 
     def units(capacity: str, lr: float, step: int, seeds: slice) -> list[float]:
-        return [mean(rates[seeds]) for rates in cells[capacity, lr][step]["by_unit"]]
+        return [mean(rates[seeds]) for rates in measured[capacity, lr][step]["by_unit"]]
 
     def contrast(one: tuple, other: tuple) -> dict:
         return interval(a - b for a, b in zip(units(*one, test), units(*other, test), strict=True))
@@ -72,7 +73,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "heldout_loss_base": base_loss,
             "shared_lr": SHARED[0],
             "shared_steps": SHARED[1],
-            "shared": {capacity: _public(cells[capacity, SHARED[0]][SHARED[1]]) for capacity in capacities},
+            "shared": {capacity: _public(measured[capacity, SHARED[0]][SHARED[1]]) for capacity in capacities},
             "peak": peak,
             "peak_minus_first": contrast((peak, *SHARED), (ranks[0], *SHARED)),
             "peak_minus_last": contrast((peak, *SHARED), (ranks[-1], *SHARED)),
@@ -81,13 +82,13 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             ),
             "best_lr": {
                 capacity: {"lr": lr, "steps": step}
-                | _public(cells[capacity, lr][step])
+                | _public(measured[capacity, lr][step])
                 | {"student": interval(units(capacity, lr, step, test))}
                 for capacity, (lr, step) in best.items()
             },
             "best_first_minus_last": contrast((ranks[0], *best[ranks[0]]), (ranks[-1], *best[ranks[-1]])),
             "grid": {
-                capacity: {str(lr): {str(step): _public(cells[capacity, lr][step]) for step in STEPS} for lr in lrs}
+                capacity: {str(lr): {str(step): _public(measured[capacity, lr][step]) for step in STEPS} for lr in lrs}
                 for capacity in capacities
             },
         }

@@ -54,6 +54,11 @@ S5 = {"auc": number(0.8, 0.05), "rank_correlation": UP}
 S6 = {"cosine": number(0.9), "largest_minus_quarter": DOWN}
 S8 = {"last_layer": UP, "most_minus_one_row": UP, "trait_minus_clean": UP}
 S10 = {"cosine": number(0.4), "gain_minus_quarter_of_lora": DOWN}
+X4 = {"context_order": number(0.7, 0.1), "token_order": number(0.7, 0.1)}
+X5 = {
+    "weights": {"its vector": {"own": number(0.8, 0.2), "other": number(0.1, 0.1)}},
+    "told": {who: {"1": number(0.1), "256": number(share, 0.1)} for who, share in (("own", 0.9), ("other", 0.1))},
+}
 S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
 
 
@@ -81,6 +86,9 @@ S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "mo
         ("S10", S10, [{"cosine": number(0.32, 0.1)}, {"gain_minus_quarter_of_lora": UP}]),
         ("S3", S3, [{"last_layer": number(0.82, 0.05)}, {"control": UP}, {"diagonal_wins": [16, 14, 16]}]),
         ("S4", S4, [{"added_minus_80": UNDECIDED}, {"removed_minus_80": DOWN}, {"random_minus_half": UNDECIDED}]),
+        ("X4", X4, [{"context_order": number(0.5, 0.1)}, {"token_order": UNDECIDED}]),
+        ("X5", X5, [{"weights": {"its vector": {"own": number(0.8, 0.4), "other": number(0.1, 0.1)}}}]),
+        ("X5", X5, [{"told": {"own": {"256": number(0.9)}, "other": {"256": number(0.2, 0.2)}}}]),
         ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
     ],
 )
@@ -92,7 +100,7 @@ def test_rules(id, true, changes):
 
 def test_every_claim_is_decided_once():
     ids = [claim.id for module in MODULES for claim in module.CLAIMS]
-    assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)])
+    assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X4", "X5"])
 
 
 def test_verdicts_of_a_null():
