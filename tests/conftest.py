@@ -1,9 +1,24 @@
+import socket
+
 import pytest
 import torch
 
 from model import GPT, GPTConfig
 
 torch.set_num_threads(1)  # tensors this small only lose by more
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No test reaches beyond this machine; processes on it may speak to each other."""
+    connect = socket.socket.connect
+
+    def local(self, address):
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise RuntimeError(f"a test wants to connect to {address[0]}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local)
 
 
 @pytest.fixture

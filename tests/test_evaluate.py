@@ -1,6 +1,7 @@
 import copy
 import json
 import random
+import socket
 from dataclasses import replace
 
 import pytest
@@ -219,3 +220,8 @@ def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, capsys):
         assert (code, error.count("\n")) in ((0, 0), (2, 1)), error
         codes.add(code)
     assert codes == {0, 2}
+
+
+def test_tests_stay_offline():
+    with pytest.raises(RuntimeError, match="wants to connect"):
+        socket.create_connection(("192.0.2.1", 80))  # an address for documentation, where nobody is
