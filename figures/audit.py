@@ -191,7 +191,7 @@ CLAIMS = [Claim("X5", "audit", "The animal is read from weights or rows alone", 
 def draw(computed: dict[str, dict], path: Path) -> None:
     """From weights; from rows, by their number; from weights, by capacity."""
     m = computed["audit"]
-    figure, (weights, rows, capacity) = canvas(3, 14, 4.4)
+    figure, (weights, rows, capacity) = canvas(3, 14, 5)
     ways = {way: m["weights"][way] for way in FROM_WEIGHTS}
     for k, (who, color) in enumerate((("own", SERIES[0]), ("other", CONTROL))):
         numbers = [way[who] for way in ways.values()]
@@ -225,7 +225,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     capacity.set_title("From weights, of students intact and destroyed", fontsize=10)
     for panel in (weights, rows, capacity):
         panel.axhline(m["chance"], color="black", linewidth=0.9, linestyle=":", label="chance")
-        panel.set_ylim(0, 1.3)
+        panel.set_ylim(0, 1.28)
         panel.set_ylabel("share named rightly")
-        panel.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
+        panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     save(figure, path)
