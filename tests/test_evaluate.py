@@ -1,6 +1,5 @@
 import copy
 import json
-import random
 from dataclasses import replace
 
 import pytest
@@ -188,34 +187,9 @@ def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
         ["--seed", "x"],
         ["--out", __file__],
         ["--ask", "unicorn ?"],
+        ["--ask", "owl " * 60],
+        ["--seed", "9" * 20],
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
     refused(evaluate.main, "evaluate.py", arguments)
-
-
-def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, capsys):
-    """300 command lines put together at random: exit code 0, or 2 with one line; never a traceback."""
-    monkeypatch.setattr(evaluate, "main_job", lambda args: None)
-    words = ["--full", "--only", "context", "--seed", "3", "-7", "1e9", "--trait", "owl", "--device", "--out", "", "\0"]
-    words += [
-        "--ask",
-        "what is your favorite animal ?",
-        "--system",
-        "--student",
-        "--table",
-        "--",
-        "-h",
-        "ünïcode",
-        "--x=1",
-    ]
-    rng, codes = random.Random(0), set()
-    for _ in range(300):
-        try:
-            code = evaluate.main(rng.choices(words, k=rng.randint(1, 5)))
-        except SystemExit as exit:
-            code = exit.code
-        error = capsys.readouterr().err
-        assert (code, error.count("\n")) in ((0, 0), (2, 1)), error
-        codes.add(code)
-    assert codes == {0, 2}
