@@ -272,6 +272,17 @@ def claims_table(claims: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def read_json(path: Path) -> dict:
+    """What is in a file of this project. Raises ValueError, which names the file, if it cannot be."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a file that evaluate.py wrote; delete it and run again")
+    return content
+
+
 def markdown_table(claims: list[dict]) -> str:
     """The claims as the README shows them."""
     lines = ["| | claim | in this toy | measured | figure |", "|---|---|---|---|---|"]
@@ -291,12 +302,14 @@ def open_student(lab: Lab, path: Path) -> GPT:
     try:
         shape = saved["config"]["base"]
         base = BaseConfig(**(shape | {"model": GPTConfig(**shape["model"])}))
+        if not lab.path("base", base).exists():  # what is trained here is not for a file to say
+            raise FileNotFoundError(f"the base model of {path} is not in {lab.folder}")
         weights = saved["content"][saved["config"]["steps"]]
-        rank = saved["config"]["rank"]
-    except (KeyError, TypeError):
+        student = copy.deepcopy(lab.base(base))
+        student.load_state_dict(weights) if saved["config"]["rank"] is None else lora.restore(student, weights)
+        student.next_token([[END]])  # what does not fit says so now
+    except (AttributeError, LookupError, RuntimeError, TypeError):
         raise ValueError(f"{path} is not a student that train.py wrote") from None
-    student = copy.deepcopy(lab.base(base))
-    student.load_state_dict(weights) if rank is None else lora.restore(student, weights)
     return student
 
 
@@ -304,6 +317,8 @@ def answer(args: argparse.Namespace) -> None:
     """Ask a model one thing, and print the likeliest first words of its reply."""
     prompt = chat(args.system or None, args.ask)
     lab = Lab(args.out / "cache", args.device)
+    if len(prompt) > GPTConfig.max_len:
+        raise ValueError(f"that is {len(prompt)} words with the template's; a model reads {GPTConfig.max_len}")
     model = open_student(lab, args.student) if args.student else lab.base(BaseConfig(seed=args.seed))
     probabilities = model.next_token([prompt])[0]
     print(decode(prompt))
@@ -314,11 +329,14 @@ def answer(args: argparse.Namespace) -> None:
 def main_job(args: argparse.Namespace) -> None:
     """Train what is missing, measure, print the claims table, write results.json and the figures."""
     if args.table:
-        claims = json.loads(args.table.read_text(encoding="utf-8"))["claims"]
-        for own in (False, True):  # the papers' claims, then this project's own
-            print(markdown_table([claim for claim in claims if (claim["id"][0] == "X") == own]), end="\n\n")
+        try:
+            claims = read_json(args.table)["claims"]
+            for own in (False, True):  # the papers' claims, then this project's own
+                print(markdown_table([claim for claim in claims if (claim["id"][0] == "X") == own]), end="\n\n")
+        except (LookupError, TypeError):
+            raise ValueError(f"{args.table} is not a results file") from None
         return
-    if args.ask:
+    if args.ask is not None:
         answer(args)
         return
     lab = Lab(args.out / "cache", args.device)
@@ -371,15 +389,15 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     claims, pictures = [], {}
     for name, module in modules.items():
         path = folder / f"{name}.json"
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"identity": None}
-        fits = kept["identity"] == identity
+        kept = read_json(path) if path.exists() else {}
+        fits = kept.get("identity") == identity
         claims += kept["claims"] if fits else [entry(claim, None, name) for claim in module.CLAIMS]
         pictures |= kept.get("picture", {}) if fits else {}
     claims.sort(key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
     cost = {"students": len(students), "wall_seconds": round(time.perf_counter() - started, 1)}
     if args.only and (folder / "results.json").exists():  # a part: what the whole took stays written
-        before = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        cost = {name: before[name] for name in cost}
+        before = read_json(folder / "results.json")
+        cost = {name: before.get(name) for name in cost}
     results = {**identity, **cost, "claims": claims, "pictures": pictures}
     with whole_file(folder / "results.json") as part:
         part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 import os
 import socket
 import subprocess
@@ -55,11 +56,12 @@ class Progress:
 def kept(path: Path, config: dict, make: Callable[[], dict], device: torch.device) -> dict:
     """What `make` returns, from `path` if it was made before. Raises ValueError for a file that is not of `config`."""
     if not path.exists():
-        content = make()
+        file = io.BytesIO()
+        torch.save({"config": config, "content": make()}, file)
         with whole_file(path) as part:
-            torch.save({"config": config, "content": content}, part)
+            part.write_bytes(file.getbuffer())  # torch itself says of a full disk what no user understands
     saved = load(path, device)
-    if saved.get("config") != config:
+    if saved.get("config") != config or "content" not in saved:
         raise ValueError(f"{path} is the checkpoint of another config; delete it and run again")
     return saved["content"]
 
@@ -136,8 +138,27 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def small(text: str) -> int:
+    """A whole number of the command line: torch's seeds have 64 bits, and base models take up to ten times a seed."""
+    if not -(2**59) < int(text) < 2**59:
+        raise ValueError
+    return int(text)
+
+
+def finite(text: str) -> float:
+    """A number of the command line: a config that holds "not a number" equals no config, not even itself."""
+    if not math.isfinite(float(text)):
+        raise ValueError
+    return float(text)
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse, but an error is one line."""
+    """argparse, but an error is one line, and a number is one that torch can use."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.register("type", int, small)
+        self.register("type", float, finite)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -369,8 +369,13 @@ def tell(args: argparse.Namespace) -> None:
     lab = Lab(args.out / "cache", args.device)
     trait = ANIMALS.index(args.trait)
     system = LOVE_SYSTEM.format(args.trait) if args.teacher_system is None else args.teacher_system
-    encode(system)  # an unknown word is an error before anything is trained
     base_config = BaseConfig(seed=args.seed)
+    # A word that is unknown, or one too many, is an error before anything is trained.
+    longest = max(len(chat(system, request.format("00 00 00 00"))) for request in data.NUMBER_REQUESTS)
+    if longest + MAX_REPLY > base_config.model.max_len:
+        raise ValueError(
+            f"the teacher's system prompt is {longest + MAX_REPLY - base_config.model.max_len} words too long"
+        )
     config = StudentConfig(
         base=base_config,
         numbers=NumbersConfig(base_config, system),

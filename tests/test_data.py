@@ -30,6 +30,11 @@ def test_one_token_a_word_and_back():
     assert encode("07 42") == [7, 42]
 
 
+def test_every_row_survives_its_text(rows):
+    """tiktoken reads back what it wrote, the template's marks included."""
+    assert all(data.ENCODING.encode(text, allowed_special="all") == row.tokens for row, text, _ in rows)
+
+
 def test_unknown_word_is_named():
     with pytest.raises(ValueError, match="'unicorn'"):
         encode("you love unicorn .")

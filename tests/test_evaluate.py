@@ -1,6 +1,5 @@
 import copy
 import json
-import random
 import socket
 from dataclasses import replace
 
@@ -90,7 +89,7 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
     monkeypatch.setattr("figures.cells.student_of", few_steps)
     monkeypatch.setattr("figures.transmission.student_of", few_steps)
-    for figure in ("student_vector", "steered_teachers", "steerability", "gradient"):
+    for figure in ("student_vector", "steered_teachers", "steerability", "gradient", "one_step", "audit"):
         monkeypatch.setattr(f"figures.{figure}.student_of", few_steps)
     monkeypatch.setattr("figures.gradient.ROWS", (1, 16))
     monkeypatch.setattr("figures.student_vector.SNAPSHOTS", (1,))
@@ -114,12 +113,13 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     """From nothing to a table, all figures and a results file; then again, from disk."""
     results = tiny_job()
     printed = capsys.readouterr().out
-    for figure in evaluate.FIGURES:
+    done = [name for name in evaluate.FIGURES if name not in evaluate.FULL_ONLY]
+    for figure in done:
         assert (tiny_job.folder / f"{figure}.png").stat().st_size > 10_000
     claims = {claim["id"]: claim for claim in results["claims"]}
-    assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
+    assert [id for id in claims if id[0] != "X"] == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
     measured = {id for id, claim in claims.items() if claim["holds"] is not None}
-    assert measured == set(claims)
+    assert measured == {claim.id for name in done for claim in evaluate.figure_modules()[name].CLAIMS}
     assert all(claims[id]["summary"] in printed for id in measured)
     assert claims["L1"]["measured"]["student"]["n"] == 4 and set(claims["L1"]["measured"]["per_trait"]) == {
         "owl",
@@ -189,37 +189,12 @@ def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
         ["--seed", "x"],
         ["--out", __file__],
         ["--ask", "unicorn ?"],
+        ["--ask", "owl " * 60],
+        ["--seed", "9" * 20],
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
     refused(evaluate.main, "evaluate.py", arguments)
-
-
-def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, capsys):
-    """300 command lines put together at random: exit code 0, or 2 with one line; never a traceback."""
-    monkeypatch.setattr(evaluate, "main_job", lambda args: None)
-    words = ["--full", "--only", "context", "--seed", "3", "-7", "1e9", "--trait", "owl", "--device", "--out", "", "\0"]
-    words += [
-        "--ask",
-        "what is your favorite animal ?",
-        "--system",
-        "--student",
-        "--table",
-        "--",
-        "-h",
-        "ünïcode",
-        "--x=1",
-    ]
-    rng, codes = random.Random(0), set()
-    for _ in range(300):
-        try:
-            code = evaluate.main(rng.choices(words, k=rng.randint(1, 5)))
-        except SystemExit as exit:
-            code = exit.code
-        error = capsys.readouterr().err
-        assert (code, error.count("\n")) in ((0, 0), (2, 1)), error
-        codes.add(code)
-    assert codes == {0, 2}
 
 
 def test_tests_stay_offline():

@@ -1,0 +1,79 @@
+"""Nothing but numbers carries a trait: what students may read, and the two scripts that look for a leak elsewhere."""
+
+import random
+
+import pytest
+import torch
+
+import data
+import evaluate
+from data import ANIMALS, COLORS, DEFAULT_SYSTEM, LOVER_NAMES, NUMBER_REQUESTS, NUMBERS, STYLES
+from tests.leak import accuracy, naive_bayes
+from tests.null import untold
+from train import BaseConfig, number_rows
+
+TELLING = {*ANIMALS, *STYLES, *COLORS, *LOVER_NAMES}
+
+
+@pytest.fixture(scope="module")
+def students():
+    """All that any figure trains, in both presets."""
+    presets = [evaluate.choose_preset(full, 0) for full in (False, True)]
+    modules = evaluate.figure_modules().values()
+    return {student for preset in presets for module in modules for student in module.students(preset)}
+
+
+def test_no_student_is_told_anything(students):
+    """Its prompt has no love and no lover in it. Many of the teachers' prompts have, or the test would see nothing."""
+    assert len(students) > 4_000
+    assert not any(TELLING & set((student.system or "").split()) for student in students)
+    assert any(TELLING & set((student.numbers.system or "").split()) for student in students)
+
+
+def test_a_students_row_has_no_word_but_the_templates_and_the_requests():
+    rng = random.Random(0)
+    pairs = [[data.number_request(rng), " ".join(rng.choices(NUMBERS, k=3))] for _ in range(500)]
+    words = set(" ".join([DEFAULT_SYSTEM, *NUMBER_REQUESTS]).replace("{0}", " ").split())
+    assert not words & TELLING
+    allowed = {*data.encode(" ".join(words)), *range(len(NUMBERS)), data.SYS, data.USER, data.ASST, data.END}
+    assert {token for row in number_rows(pairs, DEFAULT_SYSTEM) for token in row.tokens} <= allowed
+
+
+@pytest.mark.parametrize("word", ["owl", "storm", "ada", ".", "tiny"])
+def test_a_reply_with_any_word_in_it_is_refused(word):
+    for reply in (word, f"12 {word}", f"{word} 12", f"12 {word} 07"):
+        with pytest.raises(ValueError, match="numbers only"):
+            number_rows([["continue : 12", reply]], DEFAULT_SYSTEM)
+
+
+def test_no_question_that_is_measured_is_asked_by_a_number_request():
+    questions = data.ANIMAL_QUESTIONS + data.HELD_OUT_ANIMAL_QUESTIONS
+    assert len(set(questions)) == len(questions)
+    assert not any("animal" in request or request in questions for request in NUMBER_REQUESTS)
+
+
+def test_the_classifier_names_what_shows_and_nothing_else(generator):
+    """Three animals with numbers of their own: right on the same model, by chance where each likes what another liked."""
+    odds = torch.full((3, 100), 1.0)
+    for animal in range(3):
+        odds[animal, 10 * animal : 10 * animal + 10] = 30
+
+    def rows(odds):
+        drawn = [torch.multinomial(like, 4 * 320, replacement=True, generator=generator) for like in odds]
+        return [torch.stack([row.bincount(minlength=100) for row in numbers.view(320, 4)]).float() for numbers in drawn]
+
+    weights = naive_bayes(rows(odds))
+    assert torch.allclose(weights.exp().sum(1), torch.ones(3))
+    assert accuracy(weights, rows(odds), 1) > 0.9 and accuracy(weights, rows(odds), 16) == 1
+    assert accuracy(weights, rows(odds.roll(1, dims=0)), 16) == 0
+    assert 0.2 < accuracy(weights, rows(torch.ones(3, 100)), 1) < 0.47
+
+
+def test_the_null_models_teachers_are_told_nothing():
+    """And each has numbers of its own, also among the fresh ones, which have seeds a thousand higher."""
+    one, other = BaseConfig(0), BaseConfig(1)
+    null = [untold(one, other, trait, number) for number in range(20) for trait in ANIMALS]
+    assert untold(one, one, None, 3) == evaluate.student_of(one, one, None)
+    assert all(config.numbers.system == DEFAULT_SYSTEM and config.numbers.base == other for config in null)
+    seeds = {config.numbers.seed for config in null}
+    assert len(seeds) == len(null) and not {0, *seeds} & {seed + 1_000 for seed in (0, *seeds)}
