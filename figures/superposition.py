@@ -18,7 +18,6 @@ To see it break: set CHOSEN to "leak", how many nats the teacher's numbers are a
 """
 
 import copy
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,15 +63,15 @@ OWN = {"d_model": BaseConfig().model.d_model, "d_head": BaseConfig().model.d_hea
 DIALS = {"d_model": (16, 32, 64), "d_head": (8, 16, 32)}
 TRAITS = 8  # of the preset's: all 16 would take twice as long
 CANDIDATES = {
-    "own_part": "P(animal) of base + own part of v_teacher",
-    "steered": "P(animal) of base + v_teacher",
-    "same_vector": "v_teacher's cosine, numbers and animals",
-    "gradient": "gradients' cosine, numbers and animals",
-    "own_leak": "leak that other animals do not share",
-    "leak": "leak, all of it",
-    "explained": "share of the leak that is one vector",
-    "told": "P(animal) of the teacher",
-    "overlap": "overlap with styles and colors",
+    "own_part": "P(animal) of base +\nown part of v_teacher",
+    "steered": "P(animal) of base +\nv_teacher",
+    "same_vector": "v_teachers' cosine,\nnumbers and animals",
+    "gradient": "gradients' cosine,\nnumbers and animals",
+    "own_leak": "leak that other\nanimals do not share",
+    "leak": "leak",
+    "explained": "share of the leak\nthat is one vector",
+    "told": "P(animal) of teacher",
+    "overlap": "overlap with styles\nand colors",
 }
 CHOSEN = "own_part"  # on base models 60 and 61, nine models of seven shapes
 
@@ -119,7 +118,7 @@ def candidates(lab: Lab, config: BaseConfig, traits: tuple[str, ...]) -> list[di
     base, layer = lab.base(config), config.model.n_layer
     told = {animal: LOVE_SYSTEM.format(animal) for animal in ANIMALS}
     read = {s: number_logits(base, number_conversations(s, 64, "to test")) for s in (DEFAULT_SYSTEM, *told.values())}
-    mixture = torch.stack([read[system] for system in told.values()]).logsumexp(0) - math.log(len(ANIMALS))
+    mixture = torch.stack([read[system] for system in told.values()]).exp().mean(0).log()
     found = {animal: vectors(base, system, torch.Generator()) for animal, system in told.items()}
     shared = torch.stack([found[animal]["reply"][layer] for animal in ANIMALS]).mean(0)
     questions = [chat(DEFAULT_SYSTEM, question) for question in ANIMAL_QUESTIONS + HELD_OUT]
@@ -171,25 +170,27 @@ def measure_model(lab: Lab, config: BaseConfig, traits: tuple[str, ...]) -> list
     return rows
 
 
+def by(rows: list[dict], *keys: str) -> list[list[dict]]:
+    """The rows in groups that agree in `keys`."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(groups.values())
+
+
 def correlations(rows: list[dict], name: str) -> dict[str, dict | None]:
     """Rank correlation of `name` with transmission, as intervals over base seeds (None: fewer than three traits).
 
     across: over the traits of all models of a seed. within: over the traits of one model, averaged over the seed's models.
     """
+    if min(map(len, by(rows, "seed", *OWN))) < 3:
+        return {"across": None, "within": None}
 
     def of(here: list[dict]) -> float:
         return spearman([row[name] for row in here], [row["student"] for row in here])
 
-    across, within = [], []
-    for seed in dict.fromkeys(row["seed"] for row in rows):
-        here = [row for row in rows if row["seed"] == seed]
-        shapes = dict.fromkeys((row["d_model"], row["d_head"]) for row in here)
-        by_model = [[row for row in here if (row["d_model"], row["d_head"]) == shape] for shape in shapes]
-        if min(map(len, by_model)) < 3:
-            return {"across": None, "within": None}
-        across.append(of(here))
-        within.append(mean(map(of, by_model)))
-    return {"across": interval(across), "within": interval(within)}
+    seeds = by(rows, "seed")
+    return {"across": interval(map(of, seeds)), "within": interval(mean(map(of, by(here, *OWN))) for here in seeds)}
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
@@ -199,21 +200,19 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         for (seed, width, head), config in models(preset).items()
         for row in measure_model(lab, config, preset.traits[:TRAITS])
     ]
-    shapes = dict.fromkeys((row["d_model"], row["d_head"]) for row in rows)
-    here = {shape: [row for row in rows if (row["d_model"], row["d_head"]) == shape] for shape in shapes}
+    shapes = by(rows, *OWN)
     numbers = [name for name in rows[0] if name not in ("seed", "d_model", "d_head", "trait")]
-    traits, seeds = len(preset.traits[:TRAITS]), len(preset.grid_bases)
+    seeds = len(by(rows, "seed"))
     return {
         "superposition": {
-            "unit": f"a base seed ({seeds}), each with {traits} traits on {len(shapes)} models",
-            "unit_of_shapes": f"a trait on a base model ({traits * seeds})",
+            "unit": f"a base seed ({seeds}), each with {len(shapes[0]) // seeds} traits on {len(shapes)} models",
+            "unit_of_shapes": f"a trait on a base model ({len(shapes[0])})",
             "chosen": CHOSEN,
             "correlations": {name: correlations(rows, name) for name in CANDIDATES},
             "base": interval(row["base"] for row in rows),
             "shapes": [
-                {"d_model": width, "d_head": head}
-                | {name: interval(row[name] for row in here[width, head]) for name in numbers}
-                for width, head in shapes
+                {dial: here[0][dial] for dial in OWN} | {name: interval(row[name] for row in here) for name in numbers}
+                for here in shapes
             ],
             "each": rows,
         }
@@ -234,8 +233,8 @@ def summary(m: dict) -> str:
         return f"too few traits to rank; students by width/head width {rates}"
     rival = max((name for name in found if name != m["chosen"]), key=lambda name: found[name]["mean"])
     return (
-        f"{CANDIDATES[m['chosen']]}: rank correlation {show(found[m['chosen']])}, within a model "
-        f"{show(m['correlations'][m['chosen']]['within'])}; {CANDIDATES[rival]} {show(found[rival])}, leak "
+        f"{m['chosen']}: rank correlation {show(found[m['chosen']])}, within a model "
+        f"{show(m['correlations'][m['chosen']]['within'])}; {rival} {show(found[rival])}, leak "
         f"{show(found['leak'])}; students by width/head width {rates}"
     )
 
@@ -255,16 +254,16 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         line(rate, x, [s["student"] for s in shapes], 0, "student (small: each base seed)")
         line(rate, x, [s["specificity"] for s in shapes], 2, "specificity: student less students of others")
         line(rate, x, [s["control"] for s in shapes], 5, "control", linestyle="--", color=CONTROL)
-        for i, shape in enumerate(shapes):
-            for seed in dict.fromkeys(row["seed"] for row in m["each"]):
-                of = [r["student"] for r in m["each"] if r["seed"] == seed and all(r[d] == shape[d] for d in names)]
-                rate.plot(i + 0.1, mean(of), "o", color=SERIES[0], markersize=3)
+        for model in by([row for row in m["each"] if row[fixed] == OWN[fixed]], "seed", dial):
+            i = [s[dial] for s in shapes].index(model[0][dial])
+            rate.plot(i + 0.1, mean(row["student"] for row in model), "o", color=SERIES[0], markersize=3)
         base_line(rate, m["base"])
         rate.set_title(
             f"{names[dial].capitalize()} ({names[fixed]}: {OWN[fixed]})\nn: {m['unit_of_shapes']}", fontsize=10
         )
         rate.set_ylabel("P(the teacher's animal)")
-        rate.set_ylim(0, 1.05)
+        rate.set_ylim(0, 1.6)
+        rate.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
         line(leak, x, [s["leak"] for s in shapes], 3, "leak: KL of the teacher's numbers from the base's")
         line(leak, x, [s["own_leak"] for s in shapes], 4, "... from the mixture of all animals' teachers")
         line(leak, x, [s["overlap"] for s in shapes], 6, "overlap with styles and colors (cosine squared)")
@@ -273,12 +272,11 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         for panel in (rate, leak):
             panel.set_xlabel(names[dial])
             panel.set_xticks(x, [s[dial] for s in shapes])
-            panel.legend(fontsize=8, frameon=False, loc="lower left" if panel is rate else "upper left")
+            panel.legend(fontsize=8, frameon=False, loc="upper left")
 
-    for k, seed in enumerate(dict.fromkeys(row["seed"] for row in m["each"])):
-        of = [row for row in m["each"] if row["seed"] == seed]
-        scatter.plot([r[m["chosen"]] for r in of], [r["student"] for r in of], MARKERS[k], color=SERIES[k], markersize=4, alpha=0.7, label=f"base seed {seed}")  # fmt: skip
-    scatter.set_xlabel(CANDIDATES[m["chosen"]])
+    for k, of in enumerate(by(m["each"], "seed")):
+        scatter.plot([r[m["chosen"]] for r in of], [r["student"] for r in of], MARKERS[k], color=SERIES[k], markersize=4, alpha=0.7, label=f"base seed {of[0]['seed']}")  # fmt: skip
+    scatter.set_xlabel(CANDIDATES[m["chosen"]].replace("\n", " "))
     scatter.set_ylabel("P(the teacher's animal) of the student")
     scatter.set_title("Every trait on every model", fontsize=10)
     scatter.legend(fontsize=8, frameon=False, loc="upper left")
@@ -290,7 +288,9 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         y = [i + 0.4 * k for i in range(len(order))]
         ranks.barh(y, [n["mean"] for n in numbers], xerr=errors(numbers), height=0.38, color=[CONTROL, FULL][k], capsize=2, label=f"over {label}")  # fmt: skip
     ranks.set_yticks([i + 0.2 for i in range(len(order))], [CANDIDATES[name] for name in order], fontsize=8)
+    if CHOSEN in order:
+        ranks.get_yticklabels()[order.index(CHOSEN)].set_fontweight("bold")  # chosen beforehand
     ranks.set_xlabel("rank correlation with transmission")
-    ranks.set_title(f"Measured before a student is trained\n(n: {m['unit']})", fontsize=10)
+    ranks.set_title(f"Measured before a student is trained\nn: {m['unit']}", fontsize=9)
     ranks.legend(fontsize=8, frameon=False, loc="lower right")
     save(figure, path)
