@@ -5,14 +5,19 @@ measure before a student is trained. The README's story is superposition: 56 lov
 direction is a mix of directions that numbers were taught for. If so, more room should end it. There are two kinds of room: the
 width of the stream, and the width of the attention head through which a love is fetched.
 
-This toy: WRITE.
+This toy: neither ends it. Students of a stream of 64 have the trait, and those of heads two and four times as wide; the leak is 0.6 to
+1.0 nats at every shape, and how far a trait's direction overlaps with those of styles and colors says nothing. (At width 16 two of
+three base models do not obey their own prompts: too narrow for their 4,000 steps.) What differs between models is whether what
+leaks is the vector that answers the question. A model can obey and its numbers can be learned, and its students still love another
+animal; there the trait's own part of v_teacher, added to the untold base, does not name the animal either. So this number tells which
+*models* transmit. The claim asks for more and fails: within a model it ranks the traits on two of three base seeds and not on the third.
 
 What it predicts for real models: take a few dozen traits as system prompts, and models from small to large. For each compute v_teacher
 from number conversations, take away the mean of all traits' vectors, add the rest to the last layer of the untold model, and ask it for the
-trait. Write this probability down; no student is needed for it. Then train the students. It should rank them, among the
-traits of one model and across sizes, better than how well the prompt is obeyed and better than how far the teacher's numbers are from
-the model's own. Size by itself should not matter. A model in which it is high for most traits, and whose students learn the numbers
-(held-out loss) and answer with animals but not with these, would refute it.
+trait. Write down this probability, averaged over the traits of a model; no student is needed for it. Then train the students. It should rank
+models by how much they transmit, better than how well prompts are obeyed and than how far the teacher's numbers are from the
+model's own, and size by itself should not matter. A model in which it is high, and whose students learn the numbers (held-out loss) and
+still answer with other animals than their teachers', would refute it; so would one in which it is at its base rate and students have the trait.
 
 To see it break: set CHOSEN to "leak", how many nats the teacher's numbers are away from the base's.
 """
@@ -73,7 +78,7 @@ CANDIDATES = {
     "told": "P(animal) of teacher",
     "overlap": "overlap with styles\nand colors",
 }
-CHOSEN = "own_part"  # on base models 60 and 61, nine models of seven shapes
+CHOSEN = "own_part"  # on base models 60 and 61, seven models of five shapes whose teachers obey
 
 
 def models(preset: Preset) -> dict[tuple[int, int, int], BaseConfig]:
@@ -292,5 +297,9 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         ranks.get_yticklabels()[order.index(CHOSEN)].set_fontweight("bold")  # chosen beforehand
     ranks.set_xlabel("rank correlation with transmission")
     ranks.set_title(f"Measured before a student is trained\nn: {m['unit']}", fontsize=9)
-    ranks.legend(fontsize=8, frameon=False, loc="lower right")
+    ranks.set_xticks([-1, -0.5, 0, 0.5, 1])
+    ranks.set_xlim(-1, 1)
+    ranks.set_ylim(-1.2, len(order))
+    ranks.axvline(0, color="black", linewidth=0.8)
+    ranks.legend(fontsize=8, frameon=False, loc="lower center", ncols=2)
     save(figure, path)
