@@ -89,12 +89,13 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
     monkeypatch.setattr("figures.cells.student_of", few_steps)
     monkeypatch.setattr("figures.transmission.student_of", few_steps)
-    for figure in ("student_vector", "steered_teachers", "steerability", "gradient"):
+    for figure in ("student_vector", "steered_teachers", "steerability", "gradient", "superposition"):
         monkeypatch.setattr(f"figures.{figure}.student_of", few_steps)
     monkeypatch.setattr("figures.gradient.ROWS", (1, 16))
     monkeypatch.setattr("figures.student_vector.SNAPSHOTS", (1,))
     for figure in ("rank_sweep", "full_finetuning", "optimizers"):
         monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
+    monkeypatch.setattr(evaluate, "FULL_ONLY", [])
     monkeypatch.setattr(evaluate, "FRESH_ROWS", 16)
     monkeypatch.setattr("figures.rank_sweep.SHARED", (5e-2, 2))
     monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))
@@ -116,7 +117,7 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     for figure in evaluate.FIGURES:
         assert (tiny_job.folder / f"{figure}.png").stat().st_size > 10_000
     claims = {claim["id"]: claim for claim in results["claims"]}
-    assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
+    assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X1"]
     measured = {id for id, claim in claims.items() if claim["holds"] is not None}
     assert measured == set(claims)
     assert all(claims[id]["summary"] in printed for id in measured)
