@@ -239,10 +239,11 @@ FIGURES = [
     "steerability",
     "gradient",
     "full_finetuning_vector",
+    "superposition",
     "one_step",
     "audit",
 ]
-FULL_ONLY: list[str] = []  # of them, those that train too much for the quick preset
+FULL_ONLY = ["superposition"]  # of them, those that train too much for the quick preset
 
 
 def show(number: dict) -> str:

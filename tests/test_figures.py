@@ -16,6 +16,7 @@ from figures import (
     modules,
     steerability,
     student_vector,
+    superposition,
     teacher_vector,
 )
 from model import GPT, GPTConfig
@@ -59,6 +60,10 @@ X5 = {
     "weights": {"its vector": {"own": number(0.8, 0.2), "other": number(0.1, 0.1)}},
     "told": {who: {"1": number(0.1), "256": number(share, 0.1)} for who, share in (("own", 0.9), ("other", 0.1))},
 }
+X1 = {
+    "chosen": "a",
+    "correlations": {"a": {"across": number(0.7, 0.1), "within": UP}, "b": {"across": DOWN, "within": DOWN}},
+}
 S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
 
 
@@ -89,6 +94,9 @@ S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "mo
         ("X4", X4, [{"context_order": number(0.5, 0.1)}, {"token_order": UNDECIDED}]),
         ("X5", X5, [{"weights": {"its vector": {"own": number(0.8, 0.4), "other": number(0.1, 0.1)}}}]),
         ("X5", X5, [{"told": {"own": {"256": number(0.9)}, "other": {"256": number(0.2, 0.2)}}}]),
+        ("X1", X1, [{"chosen": "b"}, {"correlations": {"a": {"across": number(0.5, 0.1), "within": UP}}}]),
+        ("X1", X1, [{"correlations": {"a": {"across": number(0.7, 0.1), "within": UNDECIDED}}}]),
+        ("X1", X1, [{"correlations": {"a": {"across": None, "within": None}}}]),
         ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
     ],
 )
@@ -100,7 +108,8 @@ def test_rules(id, true, changes):
 
 def test_every_claim_is_decided_once():
     ids = [claim.id for module in MODULES for claim in module.CLAIMS]
-    assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X4", "X5"])
+    papers = [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
+    assert sorted(ids) == sorted(papers + [f"X{k}" for k in (1, 4, 5)])
 
 
 def test_verdicts_of_a_null():
@@ -249,3 +258,36 @@ def test_the_sign_of_the_gradient_cosine():
     told = -v.expand(4, 1, 2)  # the gradient points away from v, so descent goes towards it
     assert gradient.cosine(told, clean, v, 2, 0) == pytest.approx(1)
     assert gradient.cosine(-told, clean, v, 2, 0) == pytest.approx(-1)
+
+
+def test_overlap_of_loves_that_share_one_dimension(generator):
+    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+    assert superposition.overlap(base, "owl") < 0.5
+    base.blocks[-1].attention.v.weight[1:] = 0  # one direction for all 41 words, up to its sign
+    assert superposition.overlap(base, "owl") == pytest.approx(1, abs=1e-4)
+
+
+def test_the_cosine_of_two_gradients(generator):
+    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+    one, other = (pack([Row(encode(text) + [END], 4)]) for text in ("you love owl . 12 34", "you love cat . 56 78"))
+    assert superposition.gradient_cosine(base, one, one) == pytest.approx(1, abs=1e-5)
+    assert superposition.gradient_cosine(base, one, other) < 0.9
+    assert not any(weight.requires_grad for weight in base.parameters())  # the base itself is as it was
+
+
+def test_correlations_across_models_and_within_one():
+    """Two models: in each the prediction is the wrong way round, and the better model is predicted to be better."""
+    one = [{"seed": 0, "d_model": 16, "d_head": 8, "x": x, "student": 0.3 - x} for x in (0.0, 0.1, 0.2)]
+    two = [{"seed": 0, "d_model": 32, "d_head": 8, "x": 0.5 + x, "student": 0.9 - x} for x in (0.0, 0.1, 0.2)]
+    found = superposition.correlations(one + two, "x")
+    assert found["within"]["mean"] == pytest.approx(-1)
+    assert 0 < found["across"]["mean"] < 1
+    assert superposition.correlations(one[:2], "x") == {"across": None, "within": None}  # too few to rank
+
+
+def test_the_dials_turn_one_at_a_time():
+    preset = evaluate.choose_preset(full=True, seed=0)
+    shapes = list(dict.fromkeys(key[1:] for key in superposition.models(preset)))
+    assert shapes == [(16, 8), (32, 8), (64, 8), (32, 16), (32, 32)]
+    quick = evaluate.choose_preset(full=False, seed=0)
+    assert list(superposition.models(quick).values()) == list(quick.grid_bases)  # none that other figures do not train
