@@ -239,8 +239,9 @@ FIGURES = [
     "steerability",
     "gradient",
     "full_finetuning_vector",
+    "adjudication",
 ]
-FULL_ONLY: list[str] = []  # of them, those that train too much for the quick preset
+FULL_ONLY: list[str] = ["adjudication"]  # of them, those that train too much for the quick preset
 
 
 def show(number: dict) -> str:

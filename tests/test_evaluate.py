@@ -113,12 +113,12 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     """From nothing to a table, all figures and a results file; then again, from disk."""
     results = tiny_job()
     printed = capsys.readouterr().out
-    for figure in evaluate.FIGURES:
+    for figure in set(evaluate.FIGURES) - set(evaluate.FULL_ONLY):
         assert (tiny_job.folder / f"{figure}.png").stat().st_size > 10_000
     claims = {claim["id"]: claim for claim in results["claims"]}
-    assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
+    assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X2"]
     measured = {id for id, claim in claims.items() if claim["holds"] is not None}
-    assert measured == set(claims)
+    assert measured == set(claims) - {"X2"}  # trains too much for any preset but the full one
     assert all(claims[id]["summary"] in printed for id in measured)
     assert claims["L1"]["measured"]["student"]["n"] == 4 and set(claims["L1"]["measured"]["per_trait"]) == {
         "owl",
