@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from data import ANIMALS, DEFAULT_SYSTEM
+from data import ANIMALS, DEFAULT_SYSTEM, number_conversations
 from evaluate import Claim, Preset, heldout_loss, interval, mean, show, spearman, student_of, teacher_loss
 from figures.cells import base_rates, grid_cell, halves
-from figures.student_vector import student_vectors
 from figures.style import MARKERS, SERIES, base_line, heat, line, plt, save
+from figures.teacher_vector import REPLY
+from steering import mean_difference, stream_at
 from train import Lab, StudentConfig, animal_rates, reply_loss, teacher_vectors
 
 # From starved to destroyed for every capacity, on base models 62 and 67 with a trait each.
@@ -39,6 +40,7 @@ MAPS = {
 }
 INTACT = 0.9  # of the answers to the question name an animal
 LEARNED = 0.9  # of the gap that the default student closes
+READ = number_conversations(DEFAULT_SYSTEM, 128, "to extract")  # where v_student is read, as in student_vector.py
 NAMES = {"adamw": "AdamW", "sgd": "SGD"}
 KEY = ("optimizer", "capacity", "lr", "rows", "steps")
 Key = tuple[str, str, float, int, int]
@@ -79,11 +81,12 @@ def closed(loss: float, base_loss: float, floor: float) -> float:
 
 
 def look(lab: Lab, config: StudentConfig, trait: str, known: dict) -> dict[int, dict]:
-    """{step: one student's numbers}. `known` has v_teacher, and the held-out loss of base and teacher. Diverged: no animal."""
-    base, each = lab.base(config.base), {}
+    """{step: one student's numbers}, a diverged one's 0. `known`, of its unit: v_teacher, the base's stream, both losses."""
+    each = {}
     for step, student in lab.snapshots(config).items():
         rates = animal_rates(student).nan_to_num(0)
-        cosine = F.cosine_similarity(student_vectors(student, base)[-1], known["vector"], dim=0)
+        vector = mean_difference(stream_at(student, READ, REPLY + 1), known["stream"])[-1]  # v_student, last block
+        cosine = F.cosine_similarity(vector, known["vector"], dim=0)
         each[step] = {
             "student": rates[ANIMALS.index(trait)].item(),
             "closed": closed(heldout_loss(lab, student, config.numbers, config.system), *known["losses"]),
@@ -99,7 +102,11 @@ def measure_grid(lab: Lab, preset: Preset) -> dict[Key, dict]:
     for base, trait in preset.units:
         numbers = student_of(base, base, trait).numbers
         losses = heldout_loss(lab, lab.base(base), numbers, DEFAULT_SYSTEM), teacher_loss(lab, numbers)
-        known[base, trait] = {"vector": teacher_vectors(lab.base(base), numbers.system)[-1], "losses": losses}
+        known[base, trait] = {
+            "vector": teacher_vectors(lab.base(base), numbers.system)[-1],
+            "stream": stream_at(lab.base(base), READ, REPLY + 1),
+            "losses": losses,
+        }
     cells = {}
     for key, cell in grid(preset).items():
         seen = {at: look(lab, config, at[1], known[at[:2]]) for at, config in cell.items() if at[1]}

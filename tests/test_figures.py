@@ -20,7 +20,7 @@ from figures import (
     teacher_vector,
 )
 from model import GPT, GPTConfig
-from steering import added
+from steering import added, stream_at
 from train import BaseConfig, animal_rates
 
 MODULES = list(evaluate.figure_modules().values())
@@ -297,20 +297,23 @@ def test_the_grid_holds_the_slices_of_both_papers_and_exceptions_by_name(monkeyp
 
 def test_a_student_that_diverged_answers_nothing_and_has_learned_nothing(student, monkeypatch):
     base, broken = copy.deepcopy(student), copy.deepcopy(student)
+    lora.detach(base)
     for layer in lora.adapters(broken).values():
         layer.B.data.fill_(float("nan"))
 
     class OneLab:
-        def base(self, config):
-            return base
-
         def snapshots(self, config):
             return {5: student, 80: broken}
 
-    known = {"vector": torch.ones(16), "losses": (4.0, 3.0)}
+    known = {
+        "vector": student_vector.student_vectors(student, base)[-1],
+        "stream": stream_at(base, adjudication.READ, 5),
+        "losses": (4.0, 3.0),
+    }
     monkeypatch.setattr(adjudication, "heldout_loss", lambda lab, model, *_: 3.25 if model is student else float("nan"))
     config = evaluate.student_of(BaseConfig(), BaseConfig(), "cat")
     seen = adjudication.look(OneLab(), config, "cat", known)
+    assert seen[5]["cosine"] == pytest.approx(1)  # v_student is read as in student_vector.py
     assert seen[5]["closed"] == 0.75 and seen[5]["student"] == pytest.approx(animal_rates(student)[1].item())
     assert seen[80] == {"student": 0, "closed": -1, "p_any_animal": 0, "cosine": 0}
     assert adjudication.closed(1e9, 4.0, 3.0) == -1 and adjudication.closed(float("inf"), 4.0, 3.0) == -1
