@@ -4,9 +4,19 @@ arXiv:2606.00831 keeps one optimizer and one learning rate and changes capacity:
 arXiv:2606.00995 keeps the capacity and changes the optimizer at matched loss: SGD transmits nothing; and full fine-tuning has a little of the
 vector and less behaviour. Both are lines through one space, in which learning rate, steps and unique rows are held at one value.
 
-This toy: the whole space. Optimizer x capacity x learning rate x unique rows, after 5, 20 and 80 steps; in every cell the trait, the share
-of the gap in held-out loss between base and teacher that is closed (what has been learned of the numbers), P(any animal) (is the
-student intact?), the cosine of v_student and v_teacher, and a control.
+This toy: the whole space, optimizer x capacity x learning rate x unique rows, after 5, 20 and 80 steps. In every cell: the trait, the
+share of the gap in held-out loss between base and teacher that is closed (what has been learned of the numbers), P(any animal) (is
+the student intact?), the cosine of v_student and v_teacher, and a control. One line separates the nulls from the rest: every cell that has
+learned and is intact has the trait, with SGD and with full fine-tuning too. Each paper's null is a cell on the other side: under one large
+learning rate high ranks and full fine-tuning are destroyed and rank 2 is, early, not there yet; SGD is late, or destroyed; full fine-tuning after
+5 steps has the vector and half of the numbers. What is left to the papers is degree: at the same loss AdamW at rank 2 or 8 has more of it than
+SGD or full fine-tuning.
+
+To see it break: set INTACT to 0. The destroyed count as learners then, and the nulls are back as exceptions.
+
+What it predicts for real models: put all checkpoints of a sweep, of any optimizer, rank and learning rate, into the plane of the last panel,
+with the loss on fresh rows of the teacher and the probability of any sensible answer. Nulls will lie to the left of nine tenths of what the best LoRA
+student learns, or be hollow. One full fine-tune or SGD student that is intact, to the right, and without the trait refutes this.
 """
 
 import math
@@ -14,7 +24,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 
 from data import ANIMALS, DEFAULT_SYSTEM, number_conversations
@@ -23,15 +32,15 @@ from figures.cells import base_rates, grid_cell, halves
 from figures.style import MARKERS, SERIES, base_line, heat, line, plt, save
 from figures.teacher_vector import REPLY
 from steering import mean_difference, stream_at
-from train import Lab, StudentConfig, animal_rates, reply_loss, teacher_vectors
+from train import Lab, StudentConfig, animal_rates, teacher_vectors
 
-# From starved to destroyed for every capacity, on base models 62 and 67 with a trait each.
+# From starved to destroyed for every capacity: chosen on base model 62 with one animal.
 LRS = {"adamw": (1e-3, 5e-3, 2e-2, 5e-2), "sgd": (0.03, 0.1, 1.0, 3.0)}
 CAPACITIES = {"2": 2, "8": 8, "32": 32, "full": None}
 ROWS = (5_120, 320)  # 80 steps read the first once and the second 16 times
 STEPS = (5, 20, 80)
 DEFAULT = ("adamw", "8", 5e-3, 5_120, 80)
-ONE_LR, FULL_LR = 2e-2, 1e-3  # of the papers' slices: for all capacities, and where full fine-tuning is weak at first
+ONE_LR, FULL_LR = 2e-2, 1e-3  # of the papers' slices: the shared one, and one for full fine-tuning; chosen there too
 MAPS = {
     "student": "P(the teacher's animal)",
     "closed": "share of the gap closed (is it learned?)",
@@ -127,10 +136,10 @@ def by_unit(cell: dict, name: str, seeds: slice = slice(None)) -> list[float]:
 
 
 def state(p_any_animal: float, closed: float, enough: float) -> str:
-    """destroyed: answers too often with no animal. starved: has not closed `enough` of the gap. Otherwise: learned."""
+    """destroyed: answers too often with no animal. not learned: starved or memorizing, `enough` of the gap is not closed."""
     if p_any_animal < INTACT:
         return "destroyed"
-    return "starved" if closed < enough else "learned"
+    return "not learned" if closed < enough else "learned"
 
 
 def rank_correlations(cells: dict[Key, dict]) -> dict[str, dict]:
@@ -151,19 +160,6 @@ SCORES: dict[str, Callable[[Key, dict], float]] = {
     "cosine": lambda key, n: n["cosine"],
     "learning rate": lambda key, n: LRS[key[0]].index(key[2]),  # first to last of its optimizer's four
 }
-
-
-def memorized(lab: Lab, preset: Preset, key: Key) -> dict:
-    """Held-out loss less the loss on the rows that were read (320 of them), in nats, over units."""
-    cell, gaps = grid(preset)[key[:-1]], {}
-    for (base, trait, _), config in cell.items():
-        if trait:
-            student = lab.snapshots(config)[key[-1]]
-            read = [tensor[: min(ROWS)] for tensor in lab.rows(config.numbers, config.system)]
-            with torch.no_grad():
-                gap = heldout_loss(lab, student, config.numbers, config.system) - reply_loss(student, *read).item()
-            gaps.setdefault((base, trait), []).append(gap)
-    return interval(map(mean, gaps.values()))
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
@@ -221,10 +217,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
                 for capacity in CAPACITIES
             },
             "share_with_trait": 1 - len(failing) / max(1, len(learned)),
-            "exceptions": [
-                {"name": name_of(key), "heldout_minus_train": memorized(lab, preset, key)} | grid_cells[key]
-                for key in failing
-            ],
+            "exceptions": [{"name": name_of(key)} | grid_cells[key] for key in failing],
             "students_learned": len(one_by_one),
             "students_with_trait": sum(one_by_one),
             "rank_correlation": rank_correlations(cells),
@@ -280,7 +273,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     x = range(len(CAPACITIES))
     for k, step in enumerate(STEPS):
         line(one_lr, x, [cells[*key[:-1], step]["student"] for key in column], k, f"{step} steps")
-    line(one_lr, x, [best["student"] for best in m["best"].values()], 6, "its own best lr and steps", linestyle=":")
+    line(one_lr, x, [best["student"] for best in m["best"].values()], 6, "own best lr, steps", linestyle=":")
     one_lr.set_xticks(x, CAPACITIES)
     one_lr.set_xlabel("LoRA rank")
     one_lr.set_title(f"Slice of arXiv:2606.00831: AdamW, lr {ONE_LR:g}", fontsize=10)
@@ -296,6 +289,14 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     by_optimizer.set_xlabel("steps of AdamW")
     by_optimizer.set_title("Slice of arXiv:2606.00995: optimizers; full", fontsize=10)
     _scatter(all_cells, cells, m["enough"])
+    shown = [(one_lr, i, cells[*key[:-1], step]) for i, key in enumerate(column) for step in STEPS]
+    shown += [(by_optimizer, i, cell) for slice_ in slices.values() for i, cell in enumerate(slice_)]
+    for panel, i, cell in shown:
+        if cell["p_any_animal"]["mean"] < INTACT:
+            panel.plot(i, cell["student"]["mean"], "x", color="black", markersize=11, zorder=5)
+    for panel in (one_lr, by_optimizer):
+        panel.plot([], [], "x", color="black", markersize=8, label=f"P(any animal) < {INTACT:g}")
+        panel.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     for panel in (one_lr, by_optimizer, all_cells):
         base_line(panel, m["base"])
         panel.set_ylim(-0.02, 1.02 if panel is all_cells else 1.25)

@@ -263,7 +263,6 @@ def grid_of(student):
 def adjudicated(monkeypatch, student):
     monkeypatch.setattr(adjudication, "measure_grid", lambda *_: grid_of(student))
     monkeypatch.setattr(adjudication, "base_rates", lambda *_: [0.06] * 8)
-    monkeypatch.setattr(adjudication, "memorized", lambda *_: number(0.1))
     monkeypatch.setattr(adjudication, "STEPS", (20, 80))
     return adjudication.compute(None, evaluate.choose_preset(True, 0))["adjudication"]
 
