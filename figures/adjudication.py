@@ -247,8 +247,8 @@ def summary(m: dict) -> str:
 
 
 CLAIMS = [
-    Claim("X2", "adjudication", "Whoever learned the numbers and is intact has the trait, by any optimizer and capacity", holds, summary)
-]  # fmt: skip
+    Claim("X2", "adjudication", "Students that learned the numbers and are intact have the trait", holds, summary)
+]
 
 
 # --------------------------------------------------------------------------------------------------- picture
