@@ -240,10 +240,11 @@ FIGURES = [
     "gradient",
     "full_finetuning_vector",
     "superposition",
+    "adjudication",
     "one_step",
     "audit",
 ]
-FULL_ONLY = ["superposition"]  # of them, those that train too much for the quick preset
+FULL_ONLY = ["superposition", "adjudication"]  # of them, those that train too much for the quick preset
 
 
 def show(number: dict) -> str:

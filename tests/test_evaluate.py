@@ -95,7 +95,7 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr("figures.student_vector.SNAPSHOTS", (1,))
     for figure in ("rank_sweep", "full_finetuning", "optimizers"):
         monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
-    monkeypatch.setattr(evaluate, "FULL_ONLY", [])
+    monkeypatch.setattr(evaluate, "FULL_ONLY", ["adjudication"])
     monkeypatch.setattr(evaluate, "FRESH_ROWS", 16)
     monkeypatch.setattr("figures.rank_sweep.SHARED", (5e-2, 2))
     monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))

@@ -9,6 +9,7 @@ import evaluate
 import lora
 from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, World, chat, encode, number_conversations, pack
 from figures import (
+    adjudication,
     context,
     full_finetuning,
     gradient,
@@ -20,7 +21,7 @@ from figures import (
     teacher_vector,
 )
 from model import GPT, GPTConfig
-from steering import added
+from steering import added, stream_at
 from train import BaseConfig, animal_rates
 
 MODULES = list(evaluate.figure_modules().values())
@@ -65,6 +66,7 @@ X1 = {
     "correlations": {"a": {"across": number(0.7, 0.1), "within": UP}, "b": {"across": DOWN, "within": DOWN}},
 }
 S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
+X2 = {"learned": {"AdamW 2": 3, "SGD full": 1}, "exceptions": []}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,7 @@ S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "mo
         ("X1", X1, [{"correlations": {"a": {"across": number(0.7, 0.1), "within": UNDECIDED}}}]),
         ("X1", X1, [{"correlations": {"a": {"across": None, "within": None}}}]),
         ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
+        ("X2", X2, [{"learned": {"AdamW 2": 3, "SGD full": 0}}, {"exceptions": [{"name": "SGD, full, lr 0.1"}]}]),
     ],
 )
 def test_rules(id, true, changes):
@@ -109,7 +112,7 @@ def test_rules(id, true, changes):
 def test_every_claim_is_decided_once():
     ids = [claim.id for module in MODULES for claim in module.CLAIMS]
     papers = [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
-    assert sorted(ids) == sorted(papers + [f"X{k}" for k in (1, 4, 5)])
+    assert sorted(ids) == sorted(papers + [f"X{k}" for k in (1, 2, 4, 5)])
 
 
 def test_verdicts_of_a_null():
@@ -291,3 +294,75 @@ def test_the_dials_turn_one_at_a_time():
     assert shapes == [(16, 8), (32, 8), (64, 8), (32, 16), (32, 32)]
     quick = evaluate.choose_preset(full=False, seed=0)
     assert list(superposition.models(quick).values()) == list(quick.grid_bases)  # none that other figures do not train
+
+
+def grid_of(student):
+    """What `measure_grid` returns, if every student of a cell has the numbers `student(cell)`: (trait, closed, P(any), cosine)."""
+    preset = adjudication.two_bases(evaluate.choose_preset(True, 0))
+    cells = {}
+    for key in adjudication.grid(preset):
+        for step in adjudication.STEPS:
+            numbers = [
+                [dict(zip(adjudication.MAPS, student((*key, step), unit + seed), strict=True)) for seed in range(5)]
+                for unit in range(8)
+            ]
+            cells[*key, step] = {"seeds": numbers, "control": [0.06] * 8}
+    return cells
+
+
+def adjudicated(monkeypatch, student):
+    monkeypatch.setattr(adjudication, "measure_grid", lambda *_: grid_of(student))
+    monkeypatch.setattr(adjudication, "base_rates", lambda *_: [0.06] * 8)
+    monkeypatch.setattr(adjudication, "STEPS", (20, 80))
+    return adjudication.compute(None, evaluate.choose_preset(True, 0))["adjudication"]
+
+
+def test_the_grid_holds_the_slices_of_both_papers_and_exceptions_by_name(monkeypatch):
+    """Where the trait follows from what is learned the claim holds; one learned, intact cell without it is named."""
+
+    def lawful(key, k):
+        learned = 0.97 if key[2] == adjudication.LRS[key[0]][1] else 0.5
+        return 0.06 + 0.7 * learned**4 + 0.002 * (k % 3), learned, 0.99, learned
+
+    m = adjudicated(monkeypatch, lawful)
+    assert RULES["X2"](m) and m["share_with_trait"] == 1 and len(m["learned"]) == 8
+    assert m["students_with_trait"] == m["students_learned"] == sum(m["learned"].values()) * 40
+    assert m["rank_correlation"]["closed x intact"]["mean"] > 0.9
+    cells = {tuple(cell[name] for name in adjudication.KEY): cell for cell in m["cells"]}
+    assert cells[adjudication.DEFAULT]["state"] == "learned" and len(cells) == 2 * 4 * 4 * 2 * 2
+    assert all(("adamw", name, adjudication.ONE_LR, 5_120, 20) in cells for name in adjudication.CAPACITIES)
+    assert m["matched"]["80"]["lr"] == 0.1
+
+    odd = ("sgd", "full", 0.1, 320, 80)
+    m = adjudicated(monkeypatch, lambda key, k: (0.06, *lawful(key, k)[1:]) if key == odd else lawful(key, k))
+    assert not RULES["X2"](m) and [cell["name"] for cell in m["exceptions"]] == [
+        "SGD, full, lr 0.1, 320 rows, 80 steps"
+    ]
+    # The same cell starved, or destroyed, is no exception.
+    for closed, intact in ((0.5, 0.99), (0.97, 0.6)):
+        m = adjudicated(monkeypatch, lambda key, k: (0.06, closed, intact, 0.1) if key == odd else lawful(key, k))  # noqa: B023
+        assert RULES["X2"](m)
+
+
+def test_a_student_that_diverged_answers_nothing_and_has_learned_nothing(student, monkeypatch):
+    base, broken = copy.deepcopy(student), copy.deepcopy(student)
+    lora.detach(base)
+    for layer in lora.adapters(broken).values():
+        layer.B.data.fill_(float("nan"))
+
+    class OneLab:
+        def snapshots(self, config):
+            return {5: student, 80: broken}
+
+    known = {
+        "vector": student_vector.student_vectors(student, base)[-1],
+        "stream": stream_at(base, adjudication.READ, 5),
+        "losses": (4.0, 3.0),
+    }
+    monkeypatch.setattr(adjudication, "heldout_loss", lambda lab, model, *_: 3.25 if model is student else float("nan"))
+    config = evaluate.student_of(BaseConfig(), BaseConfig(), "cat")
+    seen = adjudication.look(OneLab(), config, "cat", known)
+    assert seen[5]["cosine"] == pytest.approx(1)  # v_student is read as in student_vector.py
+    assert seen[5]["closed"] == 0.75 and seen[5]["student"] == pytest.approx(animal_rates(student)[1].item())
+    assert seen[80] == {"student": 0, "closed": -1, "p_any_animal": 0, "cosine": 0}
+    assert adjudication.closed(1e9, 4.0, 3.0) == -1 and adjudication.closed(float("inf"), 4.0, 3.0) == -1
