@@ -239,6 +239,7 @@ FIGURES = [
     "steerability",
     "gradient",
     "full_finetuning_vector",
+    "infinite_data",
 ]
 FULL_ONLY: list[str] = []  # of them, those that train too much for the quick preset
 

@@ -9,9 +9,11 @@ import evaluate
 import lora
 from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, World, chat, encode, number_conversations, pack
 from figures import (
+    cells,
     context,
     full_finetuning,
     gradient,
+    infinite_data,
     localization,
     modules,
     steerability,
@@ -20,7 +22,16 @@ from figures import (
 )
 from model import GPT, GPTConfig
 from steering import added
-from train import BaseConfig, animal_rates
+from train import (
+    NUMBER_TOKENS,
+    BaseConfig,
+    Lab,
+    NumbersConfig,
+    StudentConfig,
+    animal_rates,
+    number_rows,
+    reply_loss,
+)
 
 MODULES = list(evaluate.figure_modules().values())
 RULES = {claim.id: claim.holds for module in MODULES for claim in module.CLAIMS}
@@ -54,6 +65,11 @@ S5 = {"auc": number(0.8, 0.05), "rank_correlation": UP}
 S6 = {"cosine": number(0.9), "largest_minus_quarter": DOWN}
 S8 = {"last_layer": UP, "most_minus_one_row": UP, "trait_minus_clean": UP}
 S10 = {"cosine": number(0.4), "gain_minus_quarter_of_lora": DOWN}
+X3 = {
+    "by_rows": {"LoRA, rank 8": {"limit": {"student": number(0.8), "control": number(0.07)}}},
+    "base": number(0.06),
+    "limit_minus_sampled": number(0, 0.05),
+}
 S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
 
 
@@ -81,6 +97,8 @@ S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "mo
         ("S10", S10, [{"cosine": number(0.32, 0.1)}, {"gain_minus_quarter_of_lora": UP}]),
         ("S3", S3, [{"last_layer": number(0.82, 0.05)}, {"control": UP}, {"diagonal_wins": [16, 14, 16]}]),
         ("S4", S4, [{"added_minus_80": UNDECIDED}, {"removed_minus_80": DOWN}, {"random_minus_half": UNDECIDED}]),
+        ("X3", X3, [{"limit_minus_sampled": DOWN}, {"limit_minus_sampled": UNDECIDED}, {"base": number(0.8)}]),
+        ("X3", X3, [{"by_rows": {"LoRA, rank 8": {"limit": {"student": number(0.1, 0.1), "control": number(0.07)}}}}]),
         ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
     ],
 )
@@ -92,7 +110,7 @@ def test_rules(id, true, changes):
 
 def test_every_claim_is_decided_once():
     ids = [claim.id for module in MODULES for claim in module.CLAIMS]
-    assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)])
+    assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X3"])
 
 
 def test_verdicts_of_a_null():
@@ -241,3 +259,69 @@ def test_the_sign_of_the_gradient_cosine():
     told = -v.expand(4, 1, 2)  # the gradient points away from v, so descent goes towards it
     assert gradient.cosine(told, clean, v, 2, 0) == pytest.approx(1)
     assert gradient.cosine(-told, clean, v, 2, 0) == pytest.approx(-1)
+
+
+class OneTeacher:
+    """Of a lab, what `exact_targets` needs: one base and four replies of its teacher."""
+
+    pairs = [
+        ["continue : 12 45", "33 81 07"],
+        ["continue : 99 01 02", "11 12"],
+        ["add some numbers to 05 .", "50 51 52 53 54"],
+    ]
+    device = torch.device("cpu")
+
+    def __init__(self, generator):
+        self.model = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+
+    def base(self, config):
+        return self.model
+
+    def rows(self, numbers, system):
+        return pack(number_rows(self.pairs, system))
+
+
+def test_exact_targets_are_what_the_teacher_would_say_there(generator):
+    lab, told = OneTeacher(generator), "you love owl . you think about owl all the time ."
+    tokens, places, exact = infinite_data.exact_targets(lab, NumbersConfig(BaseConfig(), told), DEFAULT_SYSTEM)
+    for row, (request, reply) in enumerate(lab.pairs):
+        begin = len(chat(DEFAULT_SYSTEM, request)) - 1  # <asst>, at which the first number is predicted
+        for k in range(len(encode(reply)) + 1):
+            said = lab.model.next_token([chat(told, request) + encode(reply)[:k]])[0, NUMBER_TOKENS]
+            assert torch.allclose(exact[places[row, begin + k]], said / said.sum(), atol=1e-6)
+    assert (places >= 0).sum() == len(exact) == 4 + 3 + 6
+
+
+def test_the_exact_loss_is_the_mean_over_draws(generator):
+    """With a target that is certain it is the usual loss; and it is linear in the target."""
+    lab = OneTeacher(generator)
+    tokens, targets = lab.rows(None, DEFAULT_SYSTEM)
+    places = torch.full_like(targets, -100)
+    places[targets >= 0] = torch.arange(int((targets >= 0).sum())).flip(0)  # any order: `places` says which
+    certain = torch.nn.functional.one_hot(torch.tensor([NUMBER_TOKENS.index(t) for t in targets[targets >= 0].flip(0).tolist()]), len(NUMBER_TOKENS)).float()  # fmt: skip
+    usual = reply_loss(lab.model, tokens, targets)
+    assert infinite_data.exact_loss(lab.model, tokens, places, certain).item() == pytest.approx(usual.item(), rel=1e-5)
+    other = torch.full_like(certain, 1 / len(NUMBER_TOKENS))
+    one, two, half = (infinite_data.exact_loss(lab.model, tokens, places, q).item() for q in (certain, other, (certain + other) / 2))  # fmt: skip
+    assert half == pytest.approx((one + two) / 2, rel=1e-5) and one != pytest.approx(two, rel=1e-3)
+
+
+def test_students_of_another_training_are_kept_under_its_code(tmp_path, generator):
+    shape = GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2)
+    base = BaseConfig(model=shape)
+    config = StudentConfig(base, NumbersConfig(base, "told"), rank=None, steps=2, snapshots=(1,))
+    lab, trained = Lab(tmp_path), []
+    lab._bases[base] = GPT(shape, generator).requires_grad_(False)
+
+    def fine_tune(keep):
+        student = copy.deepcopy(lab.base(base))
+        for step in (1, 2):
+            student.final_norm.bias += 1
+            keep(step, student)
+        trained.append(student)
+
+    for code, times in (("one", 1), ("one", 1), ("two", 2)):
+        found = cells.own_students(lab, infinite_data.Exact(config, code), fine_tune)
+        assert {step: student.final_norm.bias.mean().item() for step, student in found.items()} == {1: 1, 2: 2}
+        assert len(trained) == times
+    assert cells.digest(infinite_data.exact_loss) != cells.digest(infinite_data.exact_targets)
