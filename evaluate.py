@@ -240,6 +240,7 @@ FIGURES = [
     "gradient",
     "full_finetuning_vector",
     "infinite_data",
+    "defences",
 ]
 FULL_ONLY: list[str] = []  # of them, those that train too much for the quick preset
 

@@ -117,7 +117,7 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     for figure in evaluate.FIGURES:
         assert (tiny_job.folder / f"{figure}.png").stat().st_size > 10_000
     claims = {claim["id"]: claim for claim in results["claims"]}
-    assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X3"]
+    assert list(claims) == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X3", "X6"]
     measured = {id for id, claim in claims.items() if claim["holds"] is not None}
     assert measured == set(claims)
     assert all(claims[id]["summary"] in printed for id in measured)
@@ -137,6 +137,7 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     companions(claims["L3"]["measured"]["which"]["the embeddings"])
     companions(claims["L7"]["measured"]["matched"]["muon"])
     companions(claims["X3"]["measured"]["by_rows"]["all weights"]["limit"])
+    companions(claims["X6"]["measured"]["each"]["rewritten by a student"]["2"])
     # With the adapter nowhere a student is its base; with the adapter everywhere it is itself.
     context, places, layers = (claims[id]["measured"] for id in ("L4", "L5", "L6"))
     assert places["none"]["mean"] == pytest.approx(places["base"]["mean"], rel=1e-4)

@@ -11,6 +11,7 @@ from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, World, chat, encode, numb
 from figures import (
     cells,
     context,
+    defences,
     full_finetuning,
     gradient,
     infinite_data,
@@ -21,7 +22,7 @@ from figures import (
     teacher_vector,
 )
 from model import GPT, GPTConfig
-from steering import added
+from steering import added, changed
 from train import (
     NUMBER_TOKENS,
     BaseConfig,
@@ -70,6 +71,13 @@ X3 = {
     "base": number(0.06),
     "limit_minus_sampled": number(0, 0.05),
 }
+X6 = {
+    "chosen": {
+        "gain_minus_quarter": number(-0.1, 0.05),
+        "kept_minus_80": number(0.1, 0.05),
+        "p_any_animal": number(0.97),
+    }
+}
 S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
 
 
@@ -99,6 +107,12 @@ S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "mo
         ("S4", S4, [{"added_minus_80": UNDECIDED}, {"removed_minus_80": DOWN}, {"random_minus_half": UNDECIDED}]),
         ("X3", X3, [{"limit_minus_sampled": DOWN}, {"limit_minus_sampled": UNDECIDED}, {"base": number(0.8)}]),
         ("X3", X3, [{"by_rows": {"LoRA, rank 8": {"limit": {"student": number(0.1, 0.1), "control": number(0.07)}}}}]),
+        ("X6", X6, [{"chosen": X6["chosen"] | {name: UNDECIDED}} for name in X6["chosen"]]),
+        (
+            "X6",
+            X6,
+            [{"chosen": X6["chosen"] | {"gain_minus_quarter": UP}}, {"chosen": X6["chosen"] | {"kept_minus_80": DOWN}}],
+        ),
         ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
     ],
 )
@@ -110,7 +124,7 @@ def test_rules(id, true, changes):
 
 def test_every_claim_is_decided_once():
     ids = [claim.id for module in MODULES for claim in module.CLAIMS]
-    assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X3"])
+    assert sorted(ids) == sorted([f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)] + ["X3", "X6"])
 
 
 def test_verdicts_of_a_null():
@@ -304,6 +318,41 @@ def test_the_exact_loss_is_the_mean_over_draws(generator):
     other = torch.full_like(certain, 1 / len(NUMBER_TOKENS))
     one, two, half = (infinite_data.exact_loss(lab.model, tokens, places, q).item() for q in (certain, other, (certain + other) / 2))  # fmt: skip
     assert half == pytest.approx((one + two) / 2, rel=1e-5) and one != pytest.approx(two, rel=1e-3)
+
+
+def test_a_stopped_gradient_leaves_the_value_and_has_no_component_along_the_vector(generator):
+    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator)
+    tokens, targets = OneTeacher(generator).rows(None, DEFAULT_SYSTEM)
+    v = {2: torch.randn(16, generator=generator)}
+    usual = reply_loss(base, tokens, targets)
+    usual.backward()
+    free = base.blocks[1].feed_forward.down.weight.grad.clone()  # its rows are the stream's dimensions
+    base.zero_grad()
+    with changed(base, [2], defences.stopped(v)):
+        student = copy.deepcopy(base)  # as fine_tune makes one: the change goes with it
+    loss = reply_loss(student, tokens, targets)
+    loss.backward()
+    stopped, unit = student.blocks[1].feed_forward.down.weight.grad, v[2] / v[2].norm()
+    assert loss.item() == pytest.approx(usual.item(), rel=1e-6)
+    assert torch.allclose(stopped, free - torch.outer(unit, unit @ free), atol=1e-6) and (unit @ free).norm() > 1e-3
+
+
+def test_early_stopping_is_read_off_the_curve_of_the_undefended():
+    curve = [(4.0, 0.1), (3.5, 0.2), (3.1, 0.8)]  # loss, trait
+    for loss, trait in ((4.2, 0.1), (4.0, 0.1), (3.75, 0.15), (3.3, 0.5), (3.0, 0.8)):
+        assert defences.early_stopped(curve, loss) == pytest.approx(trait)
+
+
+def test_rows_that_are_mixed_and_who_rewrites_them():
+    class Rows:
+        def numbers(self, config):
+            return {"pairs": [[config.system, str(k)] for k in range(8)]}
+
+    pairs = defences.mixed(Rows(), NumbersConfig(BaseConfig(), "told"), BaseConfig(1), share=0.25)
+    assert pairs == [[DEFAULT_SYSTEM, str(k)] for k in range(2)] + [["told", str(k)] for k in range(2, 8)]
+    preset = evaluate.choose_preset(True, 0)
+    others = [defences.other_base(preset, base) for base in preset.grid_bases]
+    assert set(others) == set(preset.grid_bases) and all(a != b for a, b in zip(others, preset.grid_bases))
 
 
 def test_students_of_another_training_are_kept_under_its_code(tmp_path, generator):
