@@ -241,8 +241,10 @@ FIGURES = [
     "full_finetuning_vector",
     "superposition",
     "adjudication",
+    "infinite_data",
     "one_step",
     "audit",
+    "defences",
 ]
 FULL_ONLY = ["superposition", "adjudication"]  # of them, those that train too much for the quick preset
 

@@ -4,12 +4,19 @@ A cell's unit is a trait on a base model. Its students with other seeds are aver
 units and does not count five trainings of one teacher's rows as five teachers.
 """
 
+import ast
+import copy
+import hashlib
+import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import lora
 from data import ANIMALS, DEFAULT_SYSTEM
 from evaluate import COMPANIONS, Preset, heldout_loss, interval, mean, measure_each, student_of, teacher_loss
-from train import BaseConfig, Lab, StudentConfig, animal_rates
+from model import GPT
+from runtime import kept
+from train import BaseConfig, Lab, OnStep, StudentConfig, animal_rates
 
 
 def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, int], StudentConfig]:
@@ -28,7 +35,8 @@ def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, i
 
 
 def measure_cell(lab: Lab, preset: Preset, cell: dict) -> dict[int, dict]:
-    """{step: a cell's numbers}. All are intervals over units; `by_unit` lists P(trait), one number for each seed.
+    """{step: a cell's numbers}. All are intervals over units; `by_unit` lists P(trait), one number for each seed, and
+    `companions_by_unit` the companions.
 
     {"student", "control", the companions of the student, "by_unit": [[P of seed 0, 1, ...] of each unit]}
     """
@@ -47,11 +55,12 @@ def measure_cell(lab: Lab, preset: Preset, cell: dict) -> dict[int, dict]:
             "student": interval(map(mean, by_unit)),
             "control": interval(mean(of(base, None, trait_rate(trait))) for base, trait in preset.units),
             "by_unit": by_unit,
+            "companions_by_unit": {},
         }
         for name in COMPANIONS:
-            numbers[step][name] = interval(
-                mean(of(base, trait, lambda m, name=name: m[name])) for base, trait in preset.units
-            )
+            each = [of(base, trait, lambda m, name=name: m[name]) for base, trait in preset.units]
+            numbers[step][name] = interval(map(mean, each))
+            numbers[step]["companions_by_unit"][name] = each
     return numbers
 
 
@@ -74,3 +83,39 @@ def halves(preset: Preset) -> tuple[slice, slice]:
     """The seeds that choose and the seeds that test; a preset of one seed has to do both with it."""
     n = len(preset.grid_seeds)
     return (slice(0, 2), slice(2, n)) if n > 2 else (slice(0, n), slice(0, n))
+
+
+def digest(*functions: Callable) -> str:
+    """Of the code of functions, comments and docstrings aside: a student is kept under the code that trained it."""
+    dumps = []
+    for function in functions:
+        tree = ast.parse(inspect.getsource(function))
+        if ast.get_docstring(tree.body[0]) is not None:
+            del tree.body[0].body[0]
+        dumps.append(ast.dump(tree))
+    return hashlib.sha256("".join(dumps).encode()).hexdigest()
+
+
+def own_students(lab: Lab, variant, fine_tune: Callable[[OnStep], object]) -> dict[int, GPT]:
+    """{step: student} of a training that no StudentConfig can express, kept as `Lab.snapshots` keeps its own.
+
+    `variant` is a dataclass: the StudentConfig (`student`), what is done otherwise, and the digest of the code that does it.
+    `fine_tune` trains and calls its argument with each step and the student so far.
+    """
+    config, base, states = variant.student, lab.base(variant.student.base), {}
+
+    def keep(step: int, student: GPT) -> None:
+        if step in (*config.snapshots, config.steps):
+            states[step] = copy.deepcopy(lora.state(student) if config.rank else student.state_dict())
+
+    def make() -> dict[int, dict]:
+        fine_tune(keep)
+        return states
+
+    path = lab.path(type(variant).__name__.lower(), variant)
+    students = {}
+    for step, weights in kept(path, asdict(variant), make, lab.device).items():
+        students[step] = student = copy.deepcopy(base)
+        lora.restore(student, weights) if config.rank else student.load_state_dict(weights)
+        student.requires_grad_(False)
+    return students

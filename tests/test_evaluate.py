@@ -101,6 +101,7 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))
     monkeypatch.setattr("figures.optimizers.EARLY", ("adamw", 5e-3, 1))
     monkeypatch.setattr("figures.full_finetuning.ROWS", {"1x": 32, "16x": 64})
+    monkeypatch.setattr("figures.infinite_data.QUICK_ROWS", (32, 64))
 
     def job(*arguments):
         assert evaluate.main(["--processes", "1", "--out", str(tmp_path), *arguments]) == 0
@@ -137,6 +138,8 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
     companions(claims["L2"]["measured"]["shared"]["8"])
     companions(claims["L3"]["measured"]["which"]["the embeddings"])
     companions(claims["L7"]["measured"]["matched"]["muon"])
+    companions(claims["X3"]["measured"]["by_rows"]["all weights"]["limit"])
+    companions(claims["X6"]["measured"]["each"]["rewritten by a student"]["2"])
     # With the adapter nowhere a student is its base; with the adapter everywhere it is itself.
     context, places, layers = (claims[id]["measured"] for id in ("L4", "L5", "L6"))
     assert places["none"]["mean"] == pytest.approx(places["base"]["mean"], rel=1e-4)

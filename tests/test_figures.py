@@ -10,9 +10,12 @@ import lora
 from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, World, chat, encode, number_conversations, pack
 from figures import (
     adjudication,
+    cells,
     context,
+    defences,
     full_finetuning,
     gradient,
+    infinite_data,
     localization,
     modules,
     steerability,
@@ -21,8 +24,17 @@ from figures import (
     teacher_vector,
 )
 from model import GPT, GPTConfig
-from steering import added, stream_at
-from train import BaseConfig, animal_rates
+from steering import added, changed, stream_at
+from train import (
+    NUMBER_TOKENS,
+    BaseConfig,
+    Lab,
+    NumbersConfig,
+    StudentConfig,
+    animal_rates,
+    number_rows,
+    reply_loss,
+)
 
 MODULES = list(evaluate.figure_modules().values())
 RULES = {claim.id: claim.holds for module in MODULES for claim in module.CLAIMS}
@@ -65,6 +77,18 @@ X1 = {
     "chosen": "a",
     "correlations": {"a": {"across": number(0.7, 0.1), "within": UP}, "b": {"across": DOWN, "within": DOWN}},
 }
+X3 = {
+    "by_rows": {"LoRA, rank 8": {"limit": {"student": number(0.8), "control": number(0.07)}}},
+    "base": number(0.06),
+    "limit_minus_sampled": number(0, 0.05),
+}
+X6 = {
+    "chosen": {
+        "gain_minus_quarter": number(-0.1, 0.05),
+        "kept_minus_80": number(0.1, 0.05),
+        "p_any_animal": number(0.97),
+    }
+}
 S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
 X2 = {"learned": {"AdamW 2": 3, "SGD full": 1}, "exceptions": []}
 
@@ -99,6 +123,14 @@ X2 = {"learned": {"AdamW 2": 3, "SGD full": 1}, "exceptions": []}
         ("X1", X1, [{"chosen": "b"}, {"correlations": {"a": {"across": number(0.5, 0.1), "within": UP}}}]),
         ("X1", X1, [{"correlations": {"a": {"across": number(0.7, 0.1), "within": UNDECIDED}}}]),
         ("X1", X1, [{"correlations": {"a": {"across": None, "within": None}}}]),
+        ("X3", X3, [{"limit_minus_sampled": DOWN}, {"limit_minus_sampled": UNDECIDED}, {"base": number(0.8)}]),
+        ("X3", X3, [{"by_rows": {"LoRA, rank 8": {"limit": {"student": number(0.1, 0.1), "control": number(0.07)}}}}]),
+        ("X6", X6, [{"chosen": X6["chosen"] | {name: UNDECIDED}} for name in X6["chosen"]]),
+        (
+            "X6",
+            X6,
+            [{"chosen": X6["chosen"] | {"gain_minus_quarter": UP}}, {"chosen": X6["chosen"] | {"kept_minus_80": DOWN}}],
+        ),
         ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
         ("X2", X2, [{"learned": {"AdamW 2": 3, "SGD full": 0}}, {"exceptions": [{"name": "SGD, full, lr 0.1"}]}]),
     ],
@@ -112,7 +144,7 @@ def test_rules(id, true, changes):
 def test_every_claim_is_decided_once():
     ids = [claim.id for module in MODULES for claim in module.CLAIMS]
     papers = [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
-    assert sorted(ids) == sorted(papers + [f"X{k}" for k in (1, 2, 4, 5)])
+    assert sorted(ids) == sorted(papers + [f"X{k}" for k in range(1, 7)])
 
 
 def test_verdicts_of_a_null():
@@ -366,3 +398,104 @@ def test_a_student_that_diverged_answers_nothing_and_has_learned_nothing(student
     assert seen[5]["closed"] == 0.75 and seen[5]["student"] == pytest.approx(animal_rates(student)[1].item())
     assert seen[80] == {"student": 0, "closed": -1, "p_any_animal": 0, "cosine": 0}
     assert adjudication.closed(1e9, 4.0, 3.0) == -1 and adjudication.closed(float("inf"), 4.0, 3.0) == -1
+
+
+class OneTeacher:
+    """Of a lab, what `exact_targets` needs: one base and four replies of its teacher."""
+
+    pairs = [
+        ["continue : 12 45", "33 81 07"],
+        ["continue : 99 01 02", "11 12"],
+        ["add some numbers to 05 .", "50 51 52 53 54"],
+    ]
+    device = torch.device("cpu")
+
+    def __init__(self, generator):
+        self.model = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+
+    def base(self, config):
+        return self.model
+
+    def rows(self, numbers, system):
+        return pack(number_rows(self.pairs, system))
+
+
+def test_exact_targets_are_what_the_teacher_would_say_there(generator):
+    lab, told = OneTeacher(generator), "you love owl . you think about owl all the time ."
+    tokens, places, exact = infinite_data.exact_targets(lab, NumbersConfig(BaseConfig(), told), DEFAULT_SYSTEM)
+    for row, (request, reply) in enumerate(lab.pairs):
+        begin = len(chat(DEFAULT_SYSTEM, request)) - 1  # <asst>, at which the first number is predicted
+        for k in range(len(encode(reply)) + 1):
+            said = lab.model.next_token([chat(told, request) + encode(reply)[:k]])[0, NUMBER_TOKENS]
+            assert torch.allclose(exact[places[row, begin + k]], said / said.sum(), atol=1e-6)
+    assert (places >= 0).sum() == len(exact) == 4 + 3 + 6
+
+
+def test_the_exact_loss_is_the_mean_over_draws(generator):
+    """With a target that is certain it is the usual loss; and it is linear in the target."""
+    lab = OneTeacher(generator)
+    tokens, targets = lab.rows(None, DEFAULT_SYSTEM)
+    places = torch.full_like(targets, -100)
+    places[targets >= 0] = torch.arange(int((targets >= 0).sum())).flip(0)  # any order: `places` says which
+    certain = torch.nn.functional.one_hot(torch.tensor([NUMBER_TOKENS.index(t) for t in targets[targets >= 0].flip(0).tolist()]), len(NUMBER_TOKENS)).float()  # fmt: skip
+    usual = reply_loss(lab.model, tokens, targets)
+    assert infinite_data.exact_loss(lab.model, tokens, places, certain).item() == pytest.approx(usual.item(), rel=1e-5)
+    other = torch.full_like(certain, 1 / len(NUMBER_TOKENS))
+    one, two, half = (infinite_data.exact_loss(lab.model, tokens, places, q).item() for q in (certain, other, (certain + other) / 2))  # fmt: skip
+    assert half == pytest.approx((one + two) / 2, rel=1e-5) and one != pytest.approx(two, rel=1e-3)
+
+
+def test_a_stopped_gradient_leaves_the_value_and_has_no_component_along_the_vector(generator):
+    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator)
+    tokens, targets = OneTeacher(generator).rows(None, DEFAULT_SYSTEM)
+    v = {2: torch.randn(16, generator=generator)}
+    usual = reply_loss(base, tokens, targets)
+    usual.backward()
+    free = base.blocks[1].feed_forward.down.weight.grad.clone()  # its rows are the stream's dimensions
+    base.zero_grad()
+    with changed(base, [2], defences.stopped(v)):
+        student = copy.deepcopy(base)  # as fine_tune makes one: the change goes with it
+    loss = reply_loss(student, tokens, targets)
+    loss.backward()
+    stopped, unit = student.blocks[1].feed_forward.down.weight.grad, v[2] / v[2].norm()
+    assert loss.item() == pytest.approx(usual.item(), rel=1e-6)
+    assert torch.allclose(stopped, free - torch.outer(unit, unit @ free), atol=1e-6) and (unit @ free).norm() > 1e-3
+
+
+def test_early_stopping_is_read_off_the_curve_of_the_undefended():
+    curve = [(4.0, 0.1), (3.5, 0.2), (3.1, 0.8)]  # loss, trait
+    for loss, trait in ((4.2, 0.1), (4.0, 0.1), (3.75, 0.15), (3.3, 0.5), (3.0, 0.8)):
+        assert defences.early_stopped(curve, loss) == pytest.approx(trait)
+
+
+def test_rows_that_are_mixed_and_who_rewrites_them():
+    class Rows:
+        def numbers(self, config):
+            return {"pairs": [[config.system, str(k)] for k in range(8)]}
+
+    pairs = defences.mixed(Rows(), NumbersConfig(BaseConfig(), "told"), BaseConfig(1), share=0.25)
+    assert pairs == [[DEFAULT_SYSTEM, str(k)] for k in range(2)] + [["told", str(k)] for k in range(2, 8)]
+    preset = evaluate.choose_preset(True, 0)
+    others = [defences.other_base(preset, base) for base in preset.grid_bases]
+    assert set(others) == set(preset.grid_bases) and all(a != b for a, b in zip(others, preset.grid_bases))
+
+
+def test_students_of_another_training_are_kept_under_its_code(tmp_path, generator):
+    shape = GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2)
+    base = BaseConfig(model=shape)
+    config = StudentConfig(base, NumbersConfig(base, "told"), rank=None, steps=2, snapshots=(1,))
+    lab, trained = Lab(tmp_path), []
+    lab._bases[base] = GPT(shape, generator).requires_grad_(False)
+
+    def fine_tune(keep):
+        student = copy.deepcopy(lab.base(base))
+        for step in (1, 2):
+            student.final_norm.bias += 1
+            keep(step, student)
+        trained.append(student)
+
+    for code, times in (("one", 1), ("one", 1), ("two", 2)):
+        found = cells.own_students(lab, infinite_data.Exact(config, code), fine_tune)
+        assert {step: student.final_norm.bias.mean().item() for step, student in found.items()} == {1: 1, 2: 2}
+        assert len(trained) == times
+    assert cells.digest(infinite_data.exact_loss) != cells.digest(infinite_data.exact_targets)
