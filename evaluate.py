@@ -246,7 +246,7 @@ FIGURES = [
     "audit",
     "defences",
 ]
-FULL_ONLY = ["superposition", "adjudication"]  # of them, those that train too much for the quick preset
+FULL_ONLY = ["superposition", "adjudication", "infinite_data", "defences"]  # they train too much for the quick preset
 
 
 def show(number: dict) -> str:
