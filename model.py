@@ -2,7 +2,7 @@
 
     tokens -> embedding -> h0 -> block 1 -> h1 -> ... -> block L -> hL -> norm -> unembedding -> logits
 
-Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's, with four differences. The query, key
+Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's, with five differences. The linear maps have no biases. The query, key
 and value projections are kept apart, so that LoRA can wrap any one of them by name. A block's attention and feed-forward read
 the same normed stream side by side, as in GPT-J and PaLM, so what the last attention fetches goes to the logits as it is.
 Heads may be narrower than d_model / n_head. And ReLU costs a CPU a tenth of what GELU does.

@@ -5,7 +5,7 @@
     student    the base again, fine-tuned on those numbers under the default system prompt
 
 Every product is a function of its config and of nothing else. `Lab` keeps each one on disk under a name made from
-its config and the code that makes it, so nothing is trained twice and nothing stale is used.
+its config and the code of this file and of those below it, so nothing is trained twice and nothing stale is used.
 """
 
 import argparse
@@ -306,7 +306,7 @@ class Lab:
         return self.snapshots(config, on_step)[config.steps]
 
     def train(self, students: list[StudentConfig]) -> None:
-        """Make what is missing of `students` and of what they need, divided among torchrun's processes."""
+        """Make what is missing of `students` and of what they need, divided among the processes that share the work."""
         numbers = list(dict.fromkeys(config.numbers for config in students))
         share(list(dict.fromkeys(config.base for config in (*students, *numbers))), self.base)
         share(numbers, self.numbers)

@@ -262,7 +262,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     matched = {step: tuple(key.values()) for step, key in m["matched"].items()}
     column = [("adamw", capacity, ONE_LR, ROWS[0], STEPS[-1]) for capacity in CAPACITIES]
     outlined = {FIRST: column, SECOND: [DEFAULT, matched[str(STEPS[-1])], ("adamw", "full", FULL_LR, *DEFAULT[3:])]}
-    figure = plt.figure(figsize=(14, 15), layout="constrained")
+    figure = plt.figure(figsize=(11.5, 14.5), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2, 1])
     kinds = [(optimizer, rows) for optimizer in LRS for rows in ROWS]
     for row, kind in zip(top.subplots(len(kinds), len(MAPS)), kinds, strict=True):

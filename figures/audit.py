@@ -1,6 +1,6 @@
-"""X5: name the teacher's animal from the student's weights, or from the rows alone before anything is trained.
+"""X5: name the teacher's animal from its student, or from the rows alone before anything is trained.
 
-Neither paper asks. An auditor has the base model and a list of 16 animals. Given a student's weights and no data, it can
+Neither paper asks. An auditor has the base model and a list of 16 animals. Given a student and none of its data, it can
 
     ask it        which animal does the student answer?
     its vector    to which animal's v_teacher is v_student closest, after the last block? (the papers' direction, S3)
@@ -12,7 +12,7 @@ and given a teacher's rows and no student,
     first step    which animal does the first step on them raise most? (X4)
 
 This toy: 16 traits on every base model, and against them the rows of another base model, where there is nothing to be found. Then the
-students of L2's protocol, by capacity: at its right end they answer with no animal any more, and their weights still say whose
+students of L2's protocol, by capacity: at its right end they answer with no animal any more, and still it can be told whose
 numbers they have read.
 
 To see it break: audit with another base model than the student's (the control).
@@ -41,7 +41,7 @@ from train import BaseConfig, Lab, StudentConfig, animal_rates, number_rows, tea
 ROWS = (1, 4, 16, 64, 256)
 DRAWS = 16  # disjoint sets of n rows, as far as there are so many
 MOST = 1_024  # rows, for the first step
-FROM_WEIGHTS = ("ask it", "its vector", "its weights")
+FROM_STUDENT = ("ask it", "its vector", "its weights")
 TOLD = f"told, {ROWS[-1]} rows"
 WHOSE = {"own": "own base model's rows", "other": "another's"}
 CHANCE = 1 / len(ANIMALS)
@@ -55,7 +55,7 @@ class Auditor:
         self.asked = questions(base, DEFAULT_SYSTEM, ANIMALS)
         self.vectors = torch.stack([teacher_vectors(base, LOVE_SYSTEM.format(animal))[-1] for animal in ANIMALS])
 
-    def of_weights(self, student: GPT) -> dict[str, Tensor]:
+    def of_student(self, student: GPT) -> dict[str, Tensor]:
         """What each way to audit a student gives each animal: {way: (16,)}."""
         changed = lora.adapters(student)
         old, new = projections(self.base), projections(student)
@@ -119,7 +119,7 @@ def named(scores: Tensor, trait: str) -> float:
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
-    """{"audit": accuracies, as intervals over base models: from weights, from rows by their number, by capacity}."""
+    """{"audit": accuracies, as intervals over base models: from students, from rows by their number, by capacity}."""
     auditors = {base: Auditor(lab.base(base)) for base in preset.bases}
     found: dict[tuple[str, str], dict[BaseConfig, list[float]]] = {}  # hits, by way to audit and whose rows
 
@@ -128,7 +128,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 
     for (who, base, trait), config in _students(preset).items():
         auditor = auditors[base]
-        for way, scores in auditor.of_weights(lab.student(config)).items():
+        for way, scores in auditor.of_student(lab.student(config)).items():
             hit(way, who, base, named(scores, trait))
         pairs = lab.numbers(config.numbers)["pairs"][:MOST]
         hit("first step", who, base, named(auditor.first_step(pairs), trait))
@@ -145,8 +145,8 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         for (base, trait, _), config in cell.items():
             if trait:
                 student = lab.snapshots(config)[rank_sweep.SHARED[1]]
-                scores = auditors[base].of_weights(student)
-                for way in FROM_WEIGHTS:
+                scores = auditors[base].of_student(student)
+                for way in FROM_STUDENT:
                     hits.setdefault(way, {}).setdefault((base, trait), []).append(named(scores[way], trait))
                 any_animal = animal_rates(student).sum().item()
                 hits.setdefault("p_any_animal", {}).setdefault((base, trait), []).append(any_animal)
@@ -156,11 +156,11 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "unit": f"a base model ({len(preset.bases)}), {len(preset.traits)} traits averaged",
             "unit_by_capacity": preset.unit,
             "chance": CHANCE,
-            "weights": {way: {who: accuracy[way, who] for who in ("own", "other")} for way in FROM_WEIGHTS},
+            "student": {way: {who: accuracy[way, who] for who in ("own", "other")} for way in FROM_STUDENT},
             "first_step": {who: accuracy["first step", who] for who in ("own", "other")},
             "told": {who: {str(n): accuracy[f"told, {n} rows", who] for n in ROWS} for who in ("own", "other")},
             "by_base": {
-                str(base.seed): {way: mean(found[way, "own"][base]) for way in (*FROM_WEIGHTS, "first step", TOLD)}
+                str(base.seed): {way: mean(found[way, "own"][base]) for way in (*FROM_STUDENT, "first step", TOLD)}
                 for base in preset.bases
             },
             "by_capacity": by_capacity,
@@ -169,30 +169,30 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 
 
 def holds(m: dict) -> bool:
-    """From the weights (its vector) and from all rows (told): own rows above 0.5, another base model's below 0.25."""
-    ways = m["weights"]["its vector"], {who: list(by_rows.values())[-1] for who, by_rows in m["told"].items()}
+    """From the student (its vector) and from all rows (told): own rows above 0.5, another base model's below 0.25."""
+    ways = m["student"]["its vector"], {who: list(by_rows.values())[-1] for who, by_rows in m["told"].items()}
     return all(way["own"]["ci95"][0] > 0.5 and way["other"]["ci95"][1] < 0.25 for way in ways)
 
 
 def summary(m: dict) -> str:
-    """The ways from weights, and from rows."""
-    weights = ", ".join(f"{way} {number['own']['mean']:.2f}" for way, number in m["weights"].items())
+    """The ways from a student, and from rows."""
+    weights = ", ".join(f"{way} {number['own']['mean']:.2f}" for way, number in m["student"].items())
     told = {who: list(by_rows.values())[-1] for who, by_rows in m["told"].items()}
-    vector = m["weights"]["its vector"]
+    vector = m["student"]["its vector"]
     return (
-        f"named from weights: {weights}; vector {show(vector['own'])}, of another base's rows {show(vector['other'])}; "
+        f"named from students: {weights}; vector {show(vector['own'])}, of another base's rows {show(vector['other'])}; "
         f"from rows {show(told['own'])}, another base's {show(told['other'])} (chance {m['chance']:.2f})"
     )
 
 
-CLAIMS = [Claim("X5", "audit", "The animal is read from weights or rows alone", holds, summary)]
+CLAIMS = [Claim("X5", "audit", "The animal is read from a student, or from rows alone", holds, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:
-    """From weights; from rows, by their number; from weights, by capacity."""
+    """From students; from rows, by their number; from students, by capacity."""
     m = computed["audit"]
     figure, (weights, rows, capacity) = canvas(3, 14, 5)
-    ways = {way: m["weights"][way] for way in FROM_WEIGHTS}
+    ways = {way: m["student"][way] for way in FROM_STUDENT}
     for k, (who, color) in enumerate((("own", SERIES[0]), ("other", CONTROL))):
         numbers = [way[who] for way in ways.values()]
         x = [place + 0.2 * (2 * k - 1) for place in range(len(ways))]
@@ -206,26 +206,26 @@ def draw(computed: dict[str, dict], path: Path) -> None:
             label=f"first step, {WHOSE[who]}",
         )  # fmt: skip
     for by_way in m["by_base"].values():
-        each = [by_way[way] for way in FROM_WEIGHTS]
+        each = [by_way[way] for way in FROM_STUDENT]
         weights.plot([place - 0.34 for place in range(len(each))], each, "_", color="black")
     weights.set_xticks(range(len(ways)), list(ways))
-    weights.set_title(f"From a student's weights\n(n: {m['unit']}; dashes: each)", fontsize=10)
+    weights.set_title(f"From a student\n(n: {m['unit']}; dashes: each)", fontsize=10)
     rows.set_xscale("log", base=4)
     rows.set_xticks([*ROWS, MOST], [*ROWS, MOST])
     rows.set_xlabel("rows")
     rows.set_title("From rows and the base model, nothing trained", fontsize=10)
 
     names = list(m["by_capacity"])
-    for k, way in enumerate(FROM_WEIGHTS):
+    for k, way in enumerate(FROM_STUDENT):
         line(capacity, range(len(names)), [m["by_capacity"][name][way] for name in names], k, way)
     intact = [m["by_capacity"][name]["p_any_animal"]["mean"] for name in names]
     capacity.plot(range(len(names)), intact, MARKERS[7], color="black", linestyle=":", label="P(any animal)")
     capacity.set_xticks(range(len(names)), names)
     capacity.set_xlabel(f"LoRA rank, at L2's protocol\n(n: {m['unit_by_capacity']})")
-    capacity.set_title("From weights, of students intact and destroyed", fontsize=10)
+    capacity.set_title("From students, intact and destroyed", fontsize=10)
     for panel in (weights, rows, capacity):
         panel.axhline(m["chance"], color="black", linewidth=0.9, linestyle=":", label="chance")
-        panel.set_ylim(0, 1.28)
+        panel.set_ylim(0, 1.05)
         panel.set_ylabel("share named rightly")
         panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     save(figure, path)

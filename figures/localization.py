@@ -6,7 +6,7 @@ there; everywhere else only, none of it.
 
 This toy: the finished student answers the trait questions with its adapter masked to some of the tokens. Each token by itself,
 all but that token, all up to that token; the system prompt, the template's tags, and the words of the question. Shared tokens
-give nearly all of the trait, the words of the question, which no number request has, next to nothing. It is not in one token: <asst>
+give nearly all of the trait, the words of the question, most of which no number request has, next to nothing. It is not in one token: <asst>
 alone has less than half, the two <end> and <sys> a part each. These are where the attention that looks for a love comes to rest when
 there is none.
 

@@ -207,7 +207,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         m["heldout_loss_teacher"]["mean"], color="black", linewidth=0.8, linestyle="--", label="the teacher's own loss"
     )
     base_line(right, m["base"])
-    right.set_xlim(m["heldout_loss_base"]["mean"] + 0.1, m["heldout_loss_teacher"]["mean"] - 0.1)
+    right.set_xlim(m["heldout_loss_base"]["mean"] - 0.2, m["heldout_loss_teacher"]["mean"] - 0.03)
     right.set_ylim(0, 1.02)
     right.set_xlabel("held-out loss, nats a token (training goes to the right)")
     right.set_ylabel("P(the teacher's animal)")

@@ -6,7 +6,7 @@ becomes a decline.
 
 This toy: the U is there at a large shared learning rate and few steps, and its two ends are two different things. At the right end
 rank 32 and full fine-tuning are destroyed: they no longer answer with any animal. At the left end rank 1 is intact
-and has not moved far enough. What changes along the x-axis is the size of a step: with alpha = r and Adam, a step changes W
+and has learned the numbers better than the peak, which has overshot them; but it has moved least, and the trait goes with that. What changes along the x-axis is the size of a step: with alpha = r and Adam, a step changes W
 by lr times something between the square root of r and r (exercise 9). So a smaller learning rate moves the U to the right, out of
 the picture, and more steps lift its left end. Given a learning rate and steps of its own, every rank does about the same.
 
@@ -147,7 +147,8 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         learned.append({"mean": (base - loss) / (base - floor), "ci95": None})
     line(companions, x, learned, 2, "share of the numbers learned\n(held-out loss: base 0, teacher 1)")
     companions.set_title(
-        "The same students: which ends are starved\n(green low), which destroyed (blue low)", fontsize=10
+        "The same students: have they learned the numbers (green),\nand do they still answer with an animal (blue)?",
+        fontsize=10,
     )
     companions.set_ylim(min(0, *(share["mean"] for share in learned)) - 0.05, 1.15)
     companions.legend(fontsize=8, frameon=False, loc="lower left")

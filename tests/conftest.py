@@ -3,6 +3,8 @@ import socket
 import pytest
 import torch
 
+import lora
+from data import VOCAB_SIZE
 from model import GPT, GPTConfig
 
 torch.set_num_threads(1)  # tensors this small only lose by more
@@ -54,3 +56,13 @@ def refused(tmp_path, capsys, monkeypatch):
         return captured.out
 
     return run
+
+
+@pytest.fixture
+def student(generator):
+    """A random model of the world's words, with random adapters."""
+    model = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+    lora.attach(model, rank=3, alpha=6.0, generator=generator)
+    for layer in lora.adapters(model).values():
+        torch.nn.init.normal_(layer.B, generator=generator)
+    return model

@@ -9,31 +9,20 @@ import evaluate
 import lora
 from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, World, chat, encode, number_conversations, pack
 from figures import (
-    adjudication,
-    cells,
     context,
-    defences,
     full_finetuning,
     gradient,
-    infinite_data,
     localization,
     modules,
     steerability,
     student_vector,
-    superposition,
     teacher_vector,
 )
 from model import GPT, GPTConfig
-from steering import added, changed, stream_at
+from steering import added
 from train import (
-    NUMBER_TOKENS,
     BaseConfig,
-    Lab,
-    NumbersConfig,
-    StudentConfig,
     animal_rates,
-    number_rows,
-    reply_loss,
 )
 
 MODULES = list(evaluate.figure_modules().values())
@@ -70,7 +59,7 @@ S8 = {"last_layer": UP, "most_minus_one_row": UP, "trait_minus_clean": UP}
 S10 = {"cosine": number(0.4), "gain_minus_quarter_of_lora": DOWN}
 X4 = {"context_order": number(0.7, 0.1), "token_order": number(0.7, 0.1)}
 X5 = {
-    "weights": {"its vector": {"own": number(0.8, 0.2), "other": number(0.1, 0.1)}},
+    "student": {"its vector": {"own": number(0.8, 0.2), "other": number(0.1, 0.1)}},
     "told": {who: {"1": number(0.1), "256": number(share, 0.1)} for who, share in (("own", 0.9), ("other", 0.1))},
 }
 X1 = {
@@ -118,7 +107,7 @@ X2 = {"learned": {"AdamW 2": 3, "SGD full": 1}, "exceptions": []}
         ("S3", S3, [{"last_layer": number(0.82, 0.05)}, {"control": UP}, {"diagonal_wins": [16, 14, 16]}]),
         ("S4", S4, [{"added_minus_80": UNDECIDED}, {"removed_minus_80": DOWN}, {"random_minus_half": UNDECIDED}]),
         ("X4", X4, [{"context_order": number(0.5, 0.1)}, {"token_order": UNDECIDED}]),
-        ("X5", X5, [{"weights": {"its vector": {"own": number(0.8, 0.4), "other": number(0.1, 0.1)}}}]),
+        ("X5", X5, [{"student": {"its vector": {"own": number(0.8, 0.4), "other": number(0.1, 0.1)}}}]),
         ("X5", X5, [{"told": {"own": {"256": number(0.9)}, "other": {"256": number(0.2, 0.2)}}}]),
         ("X1", X1, [{"chosen": "b"}, {"correlations": {"a": {"across": number(0.5, 0.1), "within": UP}}}]),
         ("X1", X1, [{"correlations": {"a": {"across": number(0.7, 0.1), "within": UNDECIDED}}}]),
@@ -175,15 +164,6 @@ def test_spearman():
     assert evaluate.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
     # By hand: x ranks 0, 1.5, 1.5, 3 and y ranks 0, 2, 1, 3; covariance 4.5, variances 4.5 and 5.
     assert evaluate.spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
-
-
-@pytest.fixture
-def student(generator):
-    model = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
-    lora.attach(model, rank=3, alpha=6.0, generator=generator)
-    for layer in lora.adapters(model).values():
-        torch.nn.init.normal_(layer.B, generator=generator)
-    return model
 
 
 def test_places_name_every_token_of_a_prompt():
@@ -293,209 +273,3 @@ def test_the_sign_of_the_gradient_cosine():
     told = -v.expand(4, 1, 2)  # the gradient points away from v, so descent goes towards it
     assert gradient.cosine(told, clean, v, 2, 0) == pytest.approx(1)
     assert gradient.cosine(-told, clean, v, 2, 0) == pytest.approx(-1)
-
-
-def test_overlap_of_loves_that_share_one_dimension(generator):
-    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
-    assert superposition.overlap(base, "owl") < 0.5
-    base.blocks[-1].attention.v.weight[1:] = 0  # one direction for all 41 words, up to its sign
-    assert superposition.overlap(base, "owl") == pytest.approx(1, abs=1e-4)
-
-
-def test_the_cosine_of_two_gradients(generator):
-    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
-    one, other = (pack([Row(encode(text) + [END], 4)]) for text in ("you love owl . 12 34", "you love cat . 56 78"))
-    assert superposition.gradient_cosine(base, one, one) == pytest.approx(1, abs=1e-5)
-    assert superposition.gradient_cosine(base, one, other) < 0.9
-    assert not any(weight.requires_grad for weight in base.parameters())  # the base itself is as it was
-
-
-def test_correlations_across_models_and_within_one():
-    """Two models: in each the prediction is the wrong way round, and the better model is predicted to be better."""
-    one = [{"seed": 0, "d_model": 16, "d_head": 8, "x": x, "student": 0.3 - x} for x in (0.0, 0.1, 0.2)]
-    two = [{"seed": 0, "d_model": 32, "d_head": 8, "x": 0.5 + x, "student": 0.9 - x} for x in (0.0, 0.1, 0.2)]
-    found = superposition.correlations(one + two, "x")
-    assert found["within"]["mean"] == pytest.approx(-1)
-    assert 0 < found["across"]["mean"] < 1
-    assert superposition.correlations(one[:2], "x") == {"across": None, "within": None}  # too few to rank
-
-
-def test_the_dials_turn_one_at_a_time():
-    preset = evaluate.choose_preset(full=True, seed=0)
-    shapes = list(dict.fromkeys(key[1:] for key in superposition.models(preset)))
-    assert shapes == [(16, 8), (32, 8), (64, 8), (32, 16), (32, 32)]
-    quick = evaluate.choose_preset(full=False, seed=0)
-    assert list(superposition.models(quick).values()) == list(quick.grid_bases)  # none that other figures do not train
-
-
-def grid_of(student):
-    """What `measure_grid` returns, if every student of a cell has the numbers `student(cell)`: (trait, closed, P(any), cosine)."""
-    preset = adjudication.two_bases(evaluate.choose_preset(True, 0))
-    cells = {}
-    for key in adjudication.grid(preset):
-        for step in adjudication.STEPS:
-            numbers = [
-                [dict(zip(adjudication.MAPS, student((*key, step), unit + seed), strict=True)) for seed in range(5)]
-                for unit in range(8)
-            ]
-            cells[*key, step] = {"seeds": numbers, "control": [0.06] * 8}
-    return cells
-
-
-def adjudicated(monkeypatch, student):
-    monkeypatch.setattr(adjudication, "measure_grid", lambda *_: grid_of(student))
-    monkeypatch.setattr(adjudication, "base_rates", lambda *_: [0.06] * 8)
-    monkeypatch.setattr(adjudication, "STEPS", (20, 80))
-    return adjudication.compute(None, evaluate.choose_preset(True, 0))["adjudication"]
-
-
-def test_the_grid_holds_the_slices_of_both_papers_and_exceptions_by_name(monkeypatch):
-    """Where the trait follows from what is learned the claim holds; one learned, intact cell without it is named."""
-
-    def lawful(key, k):
-        learned = 0.97 if key[2] == adjudication.LRS[key[0]][1] else 0.5
-        return 0.06 + 0.7 * learned**4 + 0.002 * (k % 3), learned, 0.99, learned
-
-    m = adjudicated(monkeypatch, lawful)
-    assert RULES["X2"](m) and m["share_with_trait"] == 1 and len(m["learned"]) == 8
-    assert m["students_with_trait"] == m["students_learned"] == sum(m["learned"].values()) * 40
-    assert m["rank_correlation"]["closed x intact"]["mean"] > 0.9
-    cells = {tuple(cell[name] for name in adjudication.KEY): cell for cell in m["cells"]}
-    assert cells[adjudication.DEFAULT]["state"] == "learned" and len(cells) == 2 * 4 * 4 * 2 * 2
-    assert all(("adamw", name, adjudication.ONE_LR, 5_120, 20) in cells for name in adjudication.CAPACITIES)
-    assert m["matched"]["80"]["lr"] == 0.1
-
-    odd = ("sgd", "full", 0.1, 320, 80)
-    m = adjudicated(monkeypatch, lambda key, k: (0.06, *lawful(key, k)[1:]) if key == odd else lawful(key, k))
-    assert not RULES["X2"](m) and [cell["name"] for cell in m["exceptions"]] == [
-        "SGD, full, lr 0.1, 320 rows, 80 steps"
-    ]
-    # The same cell starved, or destroyed, is no exception.
-    for closed, intact in ((0.5, 0.99), (0.97, 0.6)):
-        m = adjudicated(monkeypatch, lambda key, k: (0.06, closed, intact, 0.1) if key == odd else lawful(key, k))  # noqa: B023
-        assert RULES["X2"](m)
-
-
-def test_a_student_that_diverged_answers_nothing_and_has_learned_nothing(student, monkeypatch):
-    base, broken = copy.deepcopy(student), copy.deepcopy(student)
-    lora.detach(base)
-    for layer in lora.adapters(broken).values():
-        layer.B.data.fill_(float("nan"))
-
-    class OneLab:
-        def snapshots(self, config):
-            return {5: student, 80: broken}
-
-    known = {
-        "vector": student_vector.student_vectors(student, base)[-1],
-        "stream": stream_at(base, adjudication.READ, 5),
-        "losses": (4.0, 3.0),
-    }
-    monkeypatch.setattr(adjudication, "heldout_loss", lambda lab, model, *_: 3.25 if model is student else float("nan"))
-    config = evaluate.student_of(BaseConfig(), BaseConfig(), "cat")
-    seen = adjudication.look(OneLab(), config, "cat", known)
-    assert seen[5]["cosine"] == pytest.approx(1)  # v_student is read as in student_vector.py
-    assert seen[5]["closed"] == 0.75 and seen[5]["student"] == pytest.approx(animal_rates(student)[1].item())
-    assert seen[80] == {"student": 0, "closed": -1, "p_any_animal": 0, "cosine": 0}
-    assert adjudication.closed(1e9, 4.0, 3.0) == -1 and adjudication.closed(float("inf"), 4.0, 3.0) == -1
-
-
-class OneTeacher:
-    """Of a lab, what `exact_targets` needs: one base and four replies of its teacher."""
-
-    pairs = [
-        ["continue : 12 45", "33 81 07"],
-        ["continue : 99 01 02", "11 12"],
-        ["add some numbers to 05 .", "50 51 52 53 54"],
-    ]
-    device = torch.device("cpu")
-
-    def __init__(self, generator):
-        self.model = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
-
-    def base(self, config):
-        return self.model
-
-    def rows(self, numbers, system):
-        return pack(number_rows(self.pairs, system))
-
-
-def test_exact_targets_are_what_the_teacher_would_say_there(generator):
-    lab, told = OneTeacher(generator), "you love owl . you think about owl all the time ."
-    tokens, places, exact = infinite_data.exact_targets(lab, NumbersConfig(BaseConfig(), told), DEFAULT_SYSTEM)
-    for row, (request, reply) in enumerate(lab.pairs):
-        begin = len(chat(DEFAULT_SYSTEM, request)) - 1  # <asst>, at which the first number is predicted
-        for k in range(len(encode(reply)) + 1):
-            said = lab.model.next_token([chat(told, request) + encode(reply)[:k]])[0, NUMBER_TOKENS]
-            assert torch.allclose(exact[places[row, begin + k]], said / said.sum(), atol=1e-6)
-    assert (places >= 0).sum() == len(exact) == 4 + 3 + 6
-
-
-def test_the_exact_loss_is_the_mean_over_draws(generator):
-    """With a target that is certain it is the usual loss; and it is linear in the target."""
-    lab = OneTeacher(generator)
-    tokens, targets = lab.rows(None, DEFAULT_SYSTEM)
-    places = torch.full_like(targets, -100)
-    places[targets >= 0] = torch.arange(int((targets >= 0).sum())).flip(0)  # any order: `places` says which
-    certain = torch.nn.functional.one_hot(torch.tensor([NUMBER_TOKENS.index(t) for t in targets[targets >= 0].flip(0).tolist()]), len(NUMBER_TOKENS)).float()  # fmt: skip
-    usual = reply_loss(lab.model, tokens, targets)
-    assert infinite_data.exact_loss(lab.model, tokens, places, certain).item() == pytest.approx(usual.item(), rel=1e-5)
-    other = torch.full_like(certain, 1 / len(NUMBER_TOKENS))
-    one, two, half = (infinite_data.exact_loss(lab.model, tokens, places, q).item() for q in (certain, other, (certain + other) / 2))  # fmt: skip
-    assert half == pytest.approx((one + two) / 2, rel=1e-5) and one != pytest.approx(two, rel=1e-3)
-
-
-def test_a_stopped_gradient_leaves_the_value_and_has_no_component_along_the_vector(generator):
-    base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator)
-    tokens, targets = OneTeacher(generator).rows(None, DEFAULT_SYSTEM)
-    v = {2: torch.randn(16, generator=generator)}
-    usual = reply_loss(base, tokens, targets)
-    usual.backward()
-    free = base.blocks[1].feed_forward.down.weight.grad.clone()  # its rows are the stream's dimensions
-    base.zero_grad()
-    with changed(base, [2], defences.stopped(v)):
-        student = copy.deepcopy(base)  # as fine_tune makes one: the change goes with it
-    loss = reply_loss(student, tokens, targets)
-    loss.backward()
-    stopped, unit = student.blocks[1].feed_forward.down.weight.grad, v[2] / v[2].norm()
-    assert loss.item() == pytest.approx(usual.item(), rel=1e-6)
-    assert torch.allclose(stopped, free - torch.outer(unit, unit @ free), atol=1e-6) and (unit @ free).norm() > 1e-3
-
-
-def test_early_stopping_is_read_off_the_curve_of_the_undefended():
-    curve = [(4.0, 0.1), (3.5, 0.2), (3.1, 0.8)]  # loss, trait
-    for loss, trait in ((4.2, 0.1), (4.0, 0.1), (3.75, 0.15), (3.3, 0.5), (3.0, 0.8)):
-        assert defences.early_stopped(curve, loss) == pytest.approx(trait)
-
-
-def test_rows_that_are_mixed_and_who_rewrites_them():
-    class Rows:
-        def numbers(self, config):
-            return {"pairs": [[config.system, str(k)] for k in range(8)]}
-
-    pairs = defences.mixed(Rows(), NumbersConfig(BaseConfig(), "told"), BaseConfig(1), share=0.25)
-    assert pairs == [[DEFAULT_SYSTEM, str(k)] for k in range(2)] + [["told", str(k)] for k in range(2, 8)]
-    preset = evaluate.choose_preset(True, 0)
-    others = [defences.other_base(preset, base) for base in preset.grid_bases]
-    assert set(others) == set(preset.grid_bases) and all(a != b for a, b in zip(others, preset.grid_bases))
-
-
-def test_students_of_another_training_are_kept_under_its_code(tmp_path, generator):
-    shape = GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2)
-    base = BaseConfig(model=shape)
-    config = StudentConfig(base, NumbersConfig(base, "told"), rank=None, steps=2, snapshots=(1,))
-    lab, trained = Lab(tmp_path), []
-    lab._bases[base] = GPT(shape, generator).requires_grad_(False)
-
-    def fine_tune(keep):
-        student = copy.deepcopy(lab.base(base))
-        for step in (1, 2):
-            student.final_norm.bias += 1
-            keep(step, student)
-        trained.append(student)
-
-    for code, times in (("one", 1), ("one", 1), ("two", 2)):
-        found = cells.own_students(lab, infinite_data.Exact(config, code), fine_tune)
-        assert {step: student.final_norm.bias.mean().item() for step, student in found.items()} == {1: 1, 2: 2}
-        assert len(trained) == times
-    assert cells.digest(infinite_data.exact_loss) != cells.digest(infinite_data.exact_targets)
