@@ -45,7 +45,7 @@ MAPS = {
     "student": "P(the teacher's animal)",
     "closed": "share of the gap closed (is it learned?)",
     "p_any_animal": "P(any animal) (is it intact?)",
-    "cosine": "cosine of v_student and v_teacher",
+    "cosine": "cosine with v_teacher",
 }
 INTACT = 0.9  # of the answers to the question name an animal
 LEARNED = 0.9  # of the gap that the default student closes
@@ -262,7 +262,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     matched = {step: tuple(key.values()) for step, key in m["matched"].items()}
     column = [("adamw", capacity, ONE_LR, ROWS[0], STEPS[-1]) for capacity in CAPACITIES]
     outlined = {FIRST: column, SECOND: [DEFAULT, matched[str(STEPS[-1])], ("adamw", "full", FULL_LR, *DEFAULT[3:])]}
-    figure = plt.figure(figsize=(11.5, 14.5), layout="constrained")
+    figure = plt.figure(figsize=(12.6, 14.5), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2, 1])
     kinds = [(optimizer, rows) for optimizer in LRS for rows in ROWS]
     for row, kind in zip(top.subplots(len(kinds), len(MAPS)), kinds, strict=True):
@@ -301,7 +301,9 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         base_line(panel, m["base"])
         panel.set_ylim(-0.02, 1.02 if panel is all_cells else 1.25)
         panel.set_ylabel("P(the teacher's animal)")
-        panel.legend(fontsize=8, frameon=False, loc="upper left", ncols=1 if panel is all_cells else 2)
+        panel.legend(
+            fontsize=6.5, frameon=False, loc="upper left", columnspacing=1, ncols=1 if panel is all_cells else 2
+        )
     bottom.supxlabel(f"n: {m['unit']}", fontsize=9)
     save(figure, path)
 
@@ -339,5 +341,5 @@ def _scatter(panel: plt.Axes, cells: dict[Key, dict], enough: float) -> None:
     panel.plot([], [], "ok", markersize=4, label=f"small: {min(ROWS)} rows")
     panel.axvline(enough, color="black", linewidth=0.9, linestyle="--", label="learned: right of it")
     panel.set_xlim(-0.13, 1.02)
-    panel.set_xlabel("share of the gap in held-out loss closed (less than -0.1 at -0.1)")
+    panel.set_xlabel("share of the gap closed (least: -0.1)")
     panel.set_title(f"All {len(cells)} cells, after {', '.join(map(str, STEPS))} steps", fontsize=10)
