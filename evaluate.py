@@ -236,6 +236,7 @@ FIGURES = [
     "teacher_vector",
     "steered_teachers",
     "student_vector",
+    "vector_student",
     "steerability",
     "gradient",
     "full_finetuning_vector",
@@ -246,7 +247,13 @@ FIGURES = [
     "audit",
     "defences",
 ]
-FULL_ONLY = ["superposition", "adjudication", "infinite_data", "defences"]  # they train too much for the quick preset
+FULL_ONLY = [
+    "vector_student",
+    "superposition",
+    "adjudication",
+    "infinite_data",
+    "defences",
+]  # they train too much for the quick preset
 
 
 def show(number: dict) -> str:

@@ -89,13 +89,16 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
     monkeypatch.setattr("figures.cells.student_of", few_steps)
     monkeypatch.setattr("figures.transmission.student_of", few_steps)
-    for figure in "student_vector steered_teachers steerability gradient superposition one_step audit".split():
+    for (
+        figure
+    ) in "student_vector vector_student steered_teachers steerability gradient superposition one_step audit".split():
         monkeypatch.setattr(f"figures.{figure}.student_of", few_steps)
     monkeypatch.setattr("figures.gradient.ROWS", (1, 16))
     monkeypatch.setattr("figures.student_vector.SNAPSHOTS", (1,))
     for figure in ("rank_sweep", "full_finetuning", "optimizers"):
         monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
     monkeypatch.setattr(evaluate, "FULL_ONLY", ["adjudication"])
+    monkeypatch.setattr("figures.vector_student.STEPS", 2)
     monkeypatch.setattr(evaluate, "FRESH_ROWS", 16)
     monkeypatch.setattr("figures.rank_sweep.SHARED", (5e-2, 2))
     monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))

@@ -1,6 +1,7 @@
 """What the figures of this project's own claims compute with."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from figures import (
     one_step,
     student_vector,
     superposition,
+    vector_student,
 )
 from model import GPT, GPTConfig
 from optimizers import OPTIMIZERS
@@ -304,3 +306,17 @@ def test_students_of_another_training_are_kept_under_its_code(tmp_path, generato
         assert {step: student.final_norm.bias.mean().item() for step, student in found.items()} == {1: 1, 2: 2}
         assert len(trained) == times
     assert cells.digest(infinite_data.exact_loss) != cells.digest(infinite_data.exact_targets)
+
+
+def test_a_vector_student_learns_where_its_vector_is_and_leaves_the_base(base):
+    packed = pack(number_rows([["continue : 12 45", "33 81 07"], ["continue : 99 00", "10 10"]] * 8, DEFAULT_SYSTEM))
+    lab = SimpleNamespace(base=lambda _: base, rows=lambda *_: packed, device="cpu")
+    config = StudentConfig(BaseConfig(), NumbersConfig(BaseConfig(), None), lr=0.1, steps=20, batch_size=8)
+    before, stream = base(packed[0]), base.residual_stream(packed[0])[1]
+    vector = vector_student.distil(lab, config, layer=1, tokens=9)
+    loss = reply_loss(base, *packed)
+    with vector_student.pushed(base, vector, 1, 9):
+        assert reply_loss(base, *packed) < loss - 0.02
+        moved = base.residual_stream(packed[0])[1] - stream
+    assert torch.allclose(moved[:, :9], vector.expand_as(moved[:, :9]), atol=1e-6) and not moved[:, 9:].any()
+    assert torch.equal(base(packed[0]), before)
