@@ -247,13 +247,8 @@ FIGURES = [
     "audit",
     "defences",
 ]
-FULL_ONLY = [
-    "vector_student",
-    "superposition",
-    "adjudication",
-    "infinite_data",
-    "defences",
-]  # they train too much for the quick preset
+# Of them, those that train too much for the quick preset.
+FULL_ONLY = ["vector_student", "superposition", "adjudication", "infinite_data", "defences"]
 
 
 def show(number: dict) -> str:

@@ -155,9 +155,10 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 def draw(computed: dict[str, dict], path: Path) -> None:
     """The trait by place, beside LoRA's; what was learned and what is intact; and the vectors' cosines."""
     m = computed["vector_student"]
-    figure, (trait, companions, cosines) = canvas(3, 14, 4)
+    figure, (trait, companions, cosines) = canvas(3, 14, 4.2)
+    short = [place.removeprefix("after ") for place in PLACES]
     names = ["LoRA, rank 8", *PLACES]
-    bars(trait, names, [m["lora"], *(m["places"][place]["student"] for place in PLACES)], SERIES[0])
+    bars(trait, [names[0], *short], [m["lora"], *(m["places"][place]["student"] for place in PLACES)], SERIES[0])
     y = list(range(len(names), 0, -1))
     for seed in m["lora_by_base"]:
         each = [m["lora_by_base"][seed], *(m["places"][place]["by_base"][seed] for place in PLACES)]
@@ -168,14 +169,14 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     trait.set_xlim(0, 1)
     trait.set_xlabel("P(the teacher's animal)")
     trait.set_title(f"One trained vector of 32 numbers, beside LoRA\n(n: {m['unit']})", fontsize=10)
-    trait.legend(fontsize=8, frameon=False, loc="lower right")
+    trait.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
     for panel, shown, title in (
         (companions, {"learned": "share of the gap closed", "p_any_animal": "P(any animal)"}, "The same students"),
         (
             cosines,
             {
-                "cosine_teacher": "of its effect after block 2 and v_teacher",
-                "cosine_lora": "of it and LoRA's, same place",
+                "cosine_teacher": "its effect after block 2, and v_teacher",
+                "cosine_lora": "the vector, and LoRA's at the same place",
             },
             "Cosines",
         ),
@@ -187,9 +188,9 @@ def draw(computed: dict[str, dict], path: Path) -> None:
                 [n["mean"] for n in numbers], at, xerr=errors(numbers),
                 fmt="os"[k], color=SERIES[k + 1], capsize=2, label=label,
             )  # fmt: skip
-        panel.set_yticks(range(len(PLACES), 0, -1), list(PLACES))
-        panel.set_ylim(0.3, len(PLACES) + 1.1)
+        panel.set_yticks(range(len(PLACES), 0, -1), short)
+        panel.set_ylim(0.5, len(PLACES) + 0.5)
         panel.set_xlim(-0.05, 1.05)
         panel.set_title(title, fontsize=10)
-        panel.legend(fontsize=8, frameon=False, loc="upper left")
+        panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     save(figure, path)
