@@ -189,8 +189,12 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "gains": rows,
             "gain_order": spearman([row["predicted"] for row in rows], [row["measured"] for row in rows]),
             "gain_order_clean": spearman([row["clean"] for row in rows], [row["measured"] for row in rows]),
-            "gain_order_within_base": interval(
-                spearman([row["predicted"] for row in each], [row["measured"] for row in each]) for each in by_base
+            "gain_order_within_base": (
+                interval(
+                    spearman([row["predicted"] for row in each], [row["measured"] for row in each]) for each in by_base
+                )
+                if len(preset.traits) > 2
+                else None  # too few to rank
             ),
             "named": interval(mean(row["named"] for row in each) for each in by_base),
             **{f"{name}_order": order(name) for name in maps[0]},

@@ -108,7 +108,9 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         "steerability": {
             "unit": f"a base model ({len(preset.bases)}), each with {len(preset.traits)} traits and {len(PROMPTS)} prompts",
             "rank_correlation": interval(ranks("steered")),
-            "rank_correlation_loves_it": interval(ranks("steered", "loves it")),
+            "rank_correlation_loves_it": (  # a prompt for each trait: fewer than three cannot be ranked
+                interval(ranks("steered", "loves it")) if len(preset.traits) > 2 else None
+            ),
             "rank_correlation_told": interval(ranks("told")),
             "rank_correlation_explained": interval(ranks("explained")),
             "rank_correlation_same_vector": interval(ranks("same_vector")),
