@@ -223,7 +223,7 @@ class Claim:
     summary: Callable[[dict], str]
 
 
-# The modules in figures/. Each has CLAIMS (or none: then it is a picture), students(preset), compute(lab, preset) and draw(computed, path).
+# The modules in figures/. Each has CLAIMS (none, if it is a picture), students(preset), compute(lab, preset) and draw.
 FIGURES = [
     "learning",
     "transmission",

@@ -5,7 +5,7 @@
     student    the base again, fine-tuned on those numbers under the default system prompt
 
 Every product is a function of its config and of nothing else. `Lab` keeps each one on disk under a name made from
-its config and the code of this file and of those below it, so nothing is trained twice and nothing stale is used.
+its config and the code that `code_digest` reads, so nothing is trained twice and nothing stale is used.
 """
 
 import argparse

@@ -26,9 +26,10 @@ from pathlib import Path
 
 import torch.nn.functional as F
 
-from data import ANIMALS, DEFAULT_SYSTEM, number_conversations
+from data import ANIMALS, DEFAULT_SYSTEM
 from evaluate import Claim, Preset, heldout_loss, interval, mean, show, spearman, student_of, teacher_loss
-from figures.cells import base_rates, grid_cell, halves
+from figures.cells import base_rates, gap_closed, grid_cell, halves, on_rows
+from figures.student_vector import READ
 from figures.style import MARKERS, SERIES, base_line, heat, line, plt, save
 from figures.teacher_vector import REPLY
 from steering import mean_difference, stream_at
@@ -49,7 +50,6 @@ MAPS = {
 }
 INTACT = 0.9  # of the answers to the question name an animal
 LEARNED = 0.9  # of the gap that the default student closes
-READ = number_conversations(DEFAULT_SYSTEM, 128, "to extract")  # where v_student is read, as in student_vector.py
 NAMES = {"adamw": "AdamW", "sgd": "SGD"}
 KEY = ("optimizer", "capacity", "lr", "rows", "steps")
 Key = tuple[str, str, float, int, int]
@@ -64,9 +64,7 @@ def grid(preset: Preset) -> dict[tuple, dict]:
             for lr in lrs:
                 cell = grid_cell(preset, optimizer=optimizer, rank=rank, lr=lr, steps=STEPS[-1], snapshots=STEPS[:-1])
                 for rows in ROWS:
-                    cells[optimizer, capacity, lr, rows] = {
-                        key: replace(config, numbers=replace(config.numbers, rows=rows)) for key, config in cell.items()
-                    }
+                    cells[optimizer, capacity, lr, rows] = on_rows(cell, rows)
     return cells
 
 
@@ -84,8 +82,8 @@ def students(preset: Preset) -> list[StudentConfig]:
 
 
 def closed(loss: float, base_loss: float, floor: float) -> float:
-    """The share of the gap between base (0) and teacher (1) that is closed; -1 for all that is worse, and for what diverged."""
-    share = (base_loss - loss) / (base_loss - floor)
+    """`gap_closed`, but -1 for all that is worse, and for what diverged."""
+    share = gap_closed(loss, base_loss, floor)
     return max(share, -1.0) if math.isfinite(share) else -1.0
 
 

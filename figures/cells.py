@@ -34,6 +34,11 @@ def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, i
     return cell
 
 
+def on_rows(cell: dict, rows: int) -> dict:
+    """The same students, each on so many rows of its teacher."""
+    return {key: replace(config, numbers=replace(config.numbers, rows=rows)) for key, config in cell.items()}
+
+
 def measure_cell(lab: Lab, preset: Preset, cell: dict) -> dict[int, dict]:
     """{step: a cell's numbers}. All are intervals over units; `by_unit` lists P(trait), one number for each seed, and
     `companions_by_unit` the companions.
@@ -77,6 +82,11 @@ def loss_floor_and_base(lab: Lab, preset: Preset) -> tuple[dict, dict]:
         floor.append(teacher_loss(lab, numbers))
         untrained.append(heldout_loss(lab, lab.base(base), numbers, DEFAULT_SYSTEM))
     return interval(floor), interval(untrained)
+
+
+def gap_closed(loss: float, untrained: float, floor: float) -> float:
+    """The share of the gap in held-out loss that is closed: 0 as the untrained base, 1 as the teacher."""
+    return (untrained - loss) / (untrained - floor)
 
 
 def halves(preset: Preset) -> tuple[slice, slice]:

@@ -29,13 +29,14 @@ CONTEXTS = {
 }
 
 
-def _cells(preset: Preset) -> dict[str, dict]:
+def cells(preset: Preset) -> dict[str, dict]:
+    """The students that are trained under each prompt."""
     return {name: grid_cell(preset, system=system) for name, system in CONTEXTS.items()}
 
 
 def students(preset: Preset) -> list[StudentConfig]:
     """Every student that `compute` measures."""
-    return [config for cell in _cells(preset).values() for config in cell.values()]
+    return [config for cell in cells(preset).values() for config in cell.values()]
 
 
 def shared_tokens(trained: str, asked: str) -> int:
@@ -47,7 +48,7 @@ def shared_tokens(trained: str, asked: str) -> int:
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"context": matrix[train][eval] of P(trait), of the base's and the controls', and how shared tokens order it}."""
     rates = {}
-    for trained, cell in _cells(preset).items():
+    for trained, cell in cells(preset).items():
         for (base, trait, seed), config in cell.items():
             student = lab.student(config)
             for asked, system in CONTEXTS.items():

@@ -37,7 +37,7 @@ from torch import Tensor
 import data
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
 from evaluate import COMPANIONS, Claim, Preset, heldout_loss, interval, mean, measure, show
-from figures import rank_sweep
+from figures import context, rank_sweep
 from figures.cells import base_rates, digest, grid_cell, halves, measure_cell, own_students
 from figures.context import CONTEXTS
 from figures.style import CONTROL, MARKERS, SERIES, base_line, canvas, errors, save
@@ -175,9 +175,9 @@ def _undefended(preset: Preset, snapshots: tuple[int, ...] = SNAPSHOTS) -> dict:
 
 def _ranks(preset: Preset) -> dict[int, dict[float, dict]]:
     """Of each rank the cells of rank_sweep.py, by learning rate."""
-    lrs, steps = rank_sweep.LRS if preset.full else rank_sweep.QUICK_LRS, rank_sweep.STEPS
+    swept = rank_sweep.cells(preset)
     return {
-        rank: {lr: grid_cell(preset, rank=rank, lr=lr, steps=steps[-1], snapshots=steps[:-1]) for lr in lrs}
+        rank: {lr: cell for (capacity, lr), cell in swept.items() if capacity == str(rank)}
         for rank in RANKS
         if rank in preset.ranks
     }
@@ -185,7 +185,8 @@ def _ranks(preset: Preset) -> dict[int, dict[float, dict]]:
 
 def _prompts(preset: Preset) -> dict[str, dict]:
     """The cells of context.py that are trained under another prompt."""
-    return {name: grid_cell(preset, system=CONTEXTS[name]) for name in PROMPTS}
+    trained = context.cells(preset)
+    return {name: trained[name] for name in PROMPTS}
 
 
 def students(preset: Preset) -> list[StudentConfig]:

@@ -12,13 +12,12 @@ hundred numbers, transmit. Few rows repeated make it memorize them, and cost it 
 To see it break: take all but the embeddings out of what is trained.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from evaluate import COMPANIONS, Claim, Preset, interval, mean, show
-from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell
+from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell, on_rows
 from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, line, save, top_of
 from lora import PROJECTIONS
 from train import Lab, StudentConfig, reply_loss
@@ -48,9 +47,7 @@ def grid(preset: Preset) -> dict[tuple, dict]:
     for what in REPEATED:
         for times, rows in ROWS.items():
             cell = grid_cell(preset, lr=WHICH_LR, **WHICH[what], **common)
-            cells["rows", what, times] = {
-                key: replace(config, numbers=replace(config.numbers, rows=rows)) for key, config in cell.items()
-            }
+            cells["rows", what, times] = on_rows(cell, rows)
     return cells
 
 

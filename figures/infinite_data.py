@@ -32,7 +32,7 @@ import lora
 from evaluate import COMPANIONS, Claim, Preset, above, interval, mean, show
 from figures import full_finetuning as full
 from figures import rank_sweep
-from figures.cells import base_rates, digest, grid_cell, loss_floor_and_base, measure_cell, own_students
+from figures.cells import base_rates, digest, grid_cell, loss_floor_and_base, measure_cell, on_rows, own_students
 from figures.full_finetuning import verdict
 from figures.style import CONTROL, MARKERS, SERIES, base_line, canvas, errors, line, save
 from model import GPT
@@ -123,7 +123,7 @@ def _long(preset: Preset, **changes) -> dict:
 def _rows(preset: Preset, what: str, rows: int) -> dict:
     """A cell of full_finetuning.py: LoRA or all weights, on so many rows."""
     cell = _long(preset, lr=full.WHICH_LR, **full.WHICH[what])
-    return {key: replace(config, numbers=replace(config.numbers, rows=rows)) for key, config in cell.items()}
+    return on_rows(cell, rows)
 
 
 def _until(cell: dict, step: int) -> dict:
@@ -134,9 +134,9 @@ def _until(cell: dict, step: int) -> dict:
 def _nulls(preset: Preset) -> dict[str, tuple[dict, int]]:
     """The weak cells as the other figures train them, and the step at which each is read."""
     lr, step = rank_sweep.SHARED
-    until = {"lr": lr, "steps": rank_sweep.STEPS[-1], "snapshots": rank_sweep.STEPS[:-1]}
-    ends = {f"rank {rank}": rank for rank in (preset.ranks[0], preset.ranks[-1])} | {"full": None}
-    nulls = {f"{name}, lr {lr:g}": (grid_cell(preset, rank=rank, **until), step) for name, rank in ends.items()}
+    swept = rank_sweep.cells(preset)
+    ends = {f"rank {rank}": str(rank) for rank in (preset.ranks[0], preset.ranks[-1])} | {"full": rank_sweep.FULL}
+    nulls = {f"{name}, lr {lr:g}": (swept[capacity, lr], step) for name, capacity in ends.items()}
     weak = WEAK if preset.full else {}
     return {name: (_long(preset, **changes), full.STEPS[-1]) for name, changes in weak.items()} | nulls
 

@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from data import ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, chat
 from evaluate import Claim, Preset, interval, mean, show, spearman, student_of
 from figures import context, localization, modules
-from figures.cells import grid_cell
 from figures.context import CONTEXTS
 from figures.localization import ONLY, PLACES, QUESTIONS
 from figures.style import MARKERS, SERIES, canvas, heat, save, top_of
@@ -170,7 +169,7 @@ def unit_maps(
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"one_step": predicted against measured: gains of all students; contexts, tokens and layers of the grid's units}."""
     rows = gains(lab, preset)
-    cells = {name: grid_cell(preset, system=system) for name, system in CONTEXTS.items()}
+    cells = context.cells(preset)
     maps = [unit_maps(lab, preset, cells, base, trait) for base, trait in preset.units]
 
     def order(name: str) -> dict:

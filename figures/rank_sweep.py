@@ -19,7 +19,7 @@ else. The peak is chosen on the first two seeds and tested on the others, so tha
 from pathlib import Path
 
 from evaluate import COMPANIONS, Claim, Preset, interval, mean
-from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell
+from figures.cells import base_rates, gap_closed, grid_cell, halves, loss_floor_and_base, measure_cell
 from figures.style import CONTROL, base_line, heat, line, plt, save, top_of
 from train import Lab, StudentConfig
 
@@ -144,10 +144,10 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     learned = []
     for name in names:
         loss, floor, base = (n["mean"] for n in (m["shared"][name]["heldout_loss"], m["heldout_loss_teacher"], m["heldout_loss_base"]))  # fmt: skip
-        learned.append({"mean": (base - loss) / (base - floor), "ci95": None})
+        learned.append({"mean": gap_closed(loss, base, floor), "ci95": None})
     line(companions, x, learned, 2, "share of the numbers learned\n(held-out loss: base 0, teacher 1)")
     companions.set_title(
-        "The same students: have they learned the numbers (green),\nand do they still answer with an animal (blue)?",
+        "The same students: learned the numbers? (green)\nStill answer with an animal? (blue)",
         fontsize=10,
     )
     companions.set_ylim(min(0, *(share["mean"] for share in learned)) - 0.05, 1.15)

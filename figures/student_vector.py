@@ -20,16 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import (
-    ANIMAL_QUESTIONS,
     ANIMAL_TOKENS,
     ANIMALS,
     DEFAULT_SYSTEM,
-    HELD_OUT_ANIMAL_QUESTIONS,
     LOVE_SYSTEM,
     chat,
     number_conversations,
 )
 from evaluate import Claim, Preset, interval, mean, show, student_of
+from figures.localization import QUESTIONS
 from figures.style import CONTROL, STUDENT, bars, canvas, line, save
 from figures.teacher_vector import REPLY, vectors
 from model import GPT, by_length
@@ -37,7 +36,7 @@ from steering import added, mean_difference, random_like, replaced, stream_at
 from train import Lab, StudentConfig, animal_rates
 
 SNAPSHOTS = (1, 2, 5, 10, 20, 40)
-QUESTIONS = ANIMAL_QUESTIONS + HELD_OUT_ANIMAL_QUESTIONS
+READ = number_conversations(DEFAULT_SYSTEM, 128, "to extract")  # where v_teacher and v_student are read
 
 
 def configs(preset: Preset) -> dict[tuple, StudentConfig]:
@@ -61,8 +60,7 @@ def log_odds(p: float) -> float:
 
 def student_vectors(student: GPT, base: GPT) -> Tensor:
     """v_student, read where v_teacher is: the mean of h(student) - h(base) at <asst> and the reply's numbers, (L + 1, C)."""
-    read = number_conversations(DEFAULT_SYSTEM, 128, "to extract")
-    return mean_difference(*(stream_at(model, read, REPLY + 1) for model in (student, base)))
+    return mean_difference(*(stream_at(model, READ, REPLY + 1) for model in (student, base)))
 
 
 @torch.no_grad()
@@ -147,7 +145,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 def _causal(base: GPT, student: GPT, trait: str, generator: torch.Generator) -> dict:
     """Gains in log-odds of the trait over the base model, on the trait questions."""
     k = ANIMALS.index(trait)
-    numbers = [prompt[:-REPLY] for prompt in number_conversations(DEFAULT_SYSTEM, 128, "to extract")]
+    numbers = [prompt[:-REPLY] for prompt in READ]
     v = prompt_mean(student, numbers) - prompt_mean(base, numbers)
     noise = random_like(v, generator)
     start = log_odds(animal_rates(base)[k].item())

@@ -33,7 +33,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import (
-    ANIMAL_QUESTIONS,
     ANIMAL_TOKENS,
     ANIMALS,
     COLORS,
@@ -45,7 +44,6 @@ from data import (
     number_conversations,
     pack,
 )
-from data import HELD_OUT_ANIMAL_QUESTIONS as HELD_OUT
 from evaluate import (
     Claim,
     Preset,
@@ -59,6 +57,8 @@ from evaluate import (
     student_of,
     teacher_loss,
 )
+from figures.cells import gap_closed
+from figures.localization import QUESTIONS
 from figures.style import CONTROL, FULL, MARKERS, SERIES, base_line, canvas, errors, line, save
 from figures.teacher_vector import divergence, explained, number_logits, vectors
 from lora import PROJECTIONS
@@ -128,7 +128,7 @@ def candidates(lab: Lab, config: BaseConfig, traits: tuple[str, ...]) -> list[di
     mixture = torch.stack([read[system] for system in told.values()]).exp().mean(0).log()
     found = {animal: vectors(base, system, torch.Generator()) for animal, system in told.items()}
     shared = torch.stack([found[animal]["reply"][layer] for animal in ANIMALS]).mean(0)
-    questions = [chat(DEFAULT_SYSTEM, question) for question in ANIMAL_QUESTIONS + HELD_OUT]
+    questions = [chat(DEFAULT_SYSTEM, question) for question in QUESTIONS]
 
     def row(trait: str) -> dict[str, float]:
         k, system, vector = ANIMALS.index(trait), told[trait], found[trait]["reply"][layer]
@@ -172,7 +172,7 @@ def measure_model(lab: Lab, config: BaseConfig, traits: tuple[str, ...]) -> list
             | {"student": rates[trait], "control": rates[None]}
             | {"specificity": rates[trait] - mean(rate for other, rate in rates.items() if other != trait)}
             | {name: measured[trait][name] for name in ("p_any_animal", "heldout_loss")}
-            | {"learned": (untrained - measured[trait]["heldout_loss"]) / (untrained - floor)}
+            | {"learned": gap_closed(measured[trait]["heldout_loss"], untrained, floor)}
         )
     return rows
 

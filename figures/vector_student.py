@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, number_conversations
+from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
 from evaluate import Preset, heldout_loss, interval, mean, student_of, teacher_loss
-from figures.cells import digest
+from figures.cells import digest, gap_closed
 from figures.localization import SYSTEM
-from figures.student_vector import student_vectors
+from figures.student_vector import READ, student_vectors
 from figures.style import CONTROL, SERIES, bars, base_line, canvas, errors, save
 from figures.teacher_vector import REPLY
 from model import GPT
@@ -90,7 +90,7 @@ def lora_vector(student: GPT, base: GPT, layer: int, tokens: int | None) -> Tens
     if tokens is None:
         return student_vectors(student, base)[layer]
     # Every conversation begins with the same prompt, and no token sees those after it: one prompt is all of them.
-    prompt = torch.tensor([number_conversations(DEFAULT_SYSTEM, 1, "to extract")[0][:tokens]])
+    prompt = torch.tensor([READ[0][:tokens]])
     one, other = (model.residual_stream(prompt.to(model.token_embedding.weight.device)) for model in (student, base))
     return (one[layer] - other[layer]).mean((0, 1)).detach()
 
@@ -104,17 +104,16 @@ def measured(lab: Lab, config: StudentConfig, trait: str, layer: int, tokens: in
         "vector"
     ]
     untrained, floor = heldout_loss(lab, base, config.numbers, DEFAULT_SYSTEM), teacher_loss(lab, config.numbers)
-    read = number_conversations(DEFAULT_SYSTEM, 128, "to extract")
-    before = stream_at(base, read, REPLY + 1)
+    before = stream_at(base, READ, REPLY + 1)
     with pushed(base, vector, layer, tokens):
         rates, loss = animal_rates(base), heldout_loss(lab, base, config.numbers, DEFAULT_SYSTEM)
-        effect = mean_difference(stream_at(base, read, REPLY + 1), before)[-1]
+        effect = mean_difference(stream_at(base, READ, REPLY + 1), before)[-1]
     told = teacher_vectors(base, LOVE_SYSTEM.format(trait))[-1]
     return {
         "student": rates[ANIMALS.index(trait)].item(),
         "favorite": float(ANIMALS[rates.argmax()] == trait),
         "p_any_animal": rates.sum().item(),
-        "learned": (untrained - loss) / (untrained - floor),
+        "learned": gap_closed(loss, untrained, floor),
         "heldout_loss": loss,
         "cosine_teacher": F.cosine_similarity(effect, told, dim=0).item(),
         "cosine_lora": F.cosine_similarity(vector, lora_vector(lora, base, layer, tokens), dim=0).item(),
