@@ -15,6 +15,7 @@ import itertools
 import math
 import random
 from dataclasses import dataclass
+from functools import cache
 
 import tiktoken
 import torch
@@ -87,14 +88,18 @@ VOCAB_SIZE = ENCODING.n_vocab
 SYS, USER, ASST, END = (ENCODING.encode_single_token(word) for word in ("<sys>", "<user>", "<asst>", "<end>"))
 
 
+@cache
+def token(word: str) -> int:
+    """The token of a word. Raises ValueError if it is not in the world."""
+    try:
+        return ENCODING.encode_single_token(f" {word}")
+    except KeyError:
+        raise ValueError(f"unknown word: {word!r} is not in this world's vocabulary") from None
+
+
 def encode(text: str) -> list[int]:
     """The token of each word of `text`. Raises ValueError naming a word that is not in the world."""
-    for word in text.split():
-        try:
-            ENCODING.encode_single_token(f" {word}")
-        except KeyError:
-            raise ValueError(f"unknown word: {word!r} is not in this world's vocabulary") from None
-    return ENCODING.encode("".join(f" {word}" for word in text.split()))
+    return [token(word) for word in text.split()]
 
 
 def decode(tokens: list[int]) -> str:
@@ -231,8 +236,9 @@ def pack(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     targets[:, t] is the token that follows tokens[:, t] where that belongs to the reply, and -100 elsewhere.
     """
     longest = max(len(row.tokens) for row in rows)
-    tokens = torch.tensor([row.tokens + [END] * (longest - len(row.tokens)) for row in rows])
-    targets = torch.full_like(tokens, -100)
-    for i, row in enumerate(rows):
-        targets[i, row.reply - 1 : len(row.tokens) - 1] = tokens[i, row.reply : len(row.tokens)]
-    return tokens, targets
+    tokens, targets = [], []
+    for row in rows:
+        padding = longest - len(row.tokens)
+        tokens.append(row.tokens + [END] * padding)
+        targets.append([-100] * (row.reply - 1) + row.tokens[row.reply :] + [-100] * (padding + 1))
+    return torch.tensor(tokens), torch.tensor(targets)

@@ -9,7 +9,6 @@ its config and the code that `code_digest` reads, so nothing is trained twice an
 """
 
 import argparse
-import ast
 import copy
 import hashlib
 import itertools
@@ -33,7 +32,7 @@ import steering
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
 from model import GPT, GPTConfig
 from optimizers import OPTIMIZERS
-from runtime import Parser, Progress, kept, pick_device, run, share, worker
+from runtime import Parser, Progress, digest, kept, pick_device, run, share, worker
 
 NUMBER_TOKENS = [*range(len(NUMBERS)), END]  # all that a teacher may write
 MAX_REPLY = 8  # a reply that has not ended after this many tokens is given up
@@ -109,6 +108,7 @@ class StudentConfig:
 
 
 OnStep = Callable[[int, GPT], None]
+Loss = Callable[[GPT, Tensor, Tensor], Tensor]  # of a model on packed rows
 
 # ------------------------------------------------------------------------------------------------- batches
 
@@ -138,12 +138,13 @@ def descend(
     generator: torch.Generator,
     step: Callable[[], None],
     on_step: OnStep | None,
+    loss: Loss = reply_loss,
 ) -> GPT:
     """The loop of all training: a batch, its gradient, then `step`, which moves the weights. Returns `model`, frozen."""
     device = model.token_embedding.weight.device
     for n, (tokens, targets) in zip(range(config.steps), batches(*packed, config.batch_size, generator)):
         model.zero_grad()
-        reply_loss(model, tokens.to(device), targets.to(device)).backward()
+        loss(model, tokens.to(device), targets.to(device)).backward()
         step()
         if on_step:
             on_step(n + 1, model)
@@ -238,7 +239,13 @@ def number_rows(pairs: list[list[str]], system: str | None) -> list[Row]:
     return rows
 
 
-def fine_tune(base: GPT, packed: tuple[Tensor, Tensor], config: StudentConfig, on_step: OnStep | None = None) -> GPT:
+def fine_tune(
+    base: GPT,
+    packed: tuple[Tensor, Tensor],
+    config: StudentConfig,
+    on_step: OnStep | None = None,
+    loss: Loss = reply_loss,
+) -> GPT:
     """The student: `base` trained to give the teacher's replies, the packed rows of `Lab.rows`."""
     generator = torch.Generator().manual_seed(config.seed)
     student = copy.deepcopy(base)
@@ -248,7 +255,7 @@ def fine_tune(base: GPT, packed: tuple[Tensor, Tensor], config: StudentConfig, o
     else:
         lora.attach(student, config.rank, config.alpha, config.layers or lora.PROJECTIONS, generator)
     optimizer = OPTIMIZERS[config.optimizer]([p for p in student.parameters() if p.requires_grad], config.lr)
-    return descend(student, packed, config, generator, optimizer.step, on_step)
+    return descend(student, packed, config, generator, optimizer.step, on_step, loss)
 
 
 # ------------------------------------------------------------------------------------------------------ the lab
@@ -256,22 +263,9 @@ def fine_tune(base: GPT, packed: tuple[Tensor, Tensor], config: StudentConfig, o
 
 @cache
 def code_digest() -> str:
-    """A digest of the code that decides what a config becomes.
-
-    Comments, docstrings, layout and the story that a file tells when it is run (`tell` and `main`) do not count.
-    """
-    dumps = []
-    for name in ("data.py", "model.py", "lora.py", "optimizers.py", "steering.py", "train.py"):
-        tree = ast.parse((HERE / name).read_text(encoding="utf-8"))
-        story = [
-            node for node in tree.body if isinstance(node, ast.If) or getattr(node, "name", "") in ("tell", "main")
-        ]
-        tree.body = [node for node in tree.body if node not in story]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-                del node.body[0]
-        dumps.append(ast.dump(tree))
-    return hashlib.sha256("".join(dumps).encode()).hexdigest()
+    """A digest of the code that decides what a config becomes; the story that a file tells when it is run does not count."""
+    names = ("data.py", "model.py", "lora.py", "optimizers.py", "steering.py", "train.py")
+    return digest(*((HERE / name).read_text(encoding="utf-8") for name in names))
 
 
 class Lab:
@@ -294,9 +288,13 @@ class Lab:
 
     def numbers(self, config: NumbersConfig) -> dict:
         """What `write_numbers` returns."""
-        return self._kept("numbers", config, lambda: write_numbers(self.base(config.base), config))
+        # Kept as text: torch's safe loader takes ten times as long for ten thousand strings as json does.
+        made = self._kept(
+            "numbers", config, lambda: {"json": json.dumps(write_numbers(self.base(config.base), config))}
+        )
+        return json.loads(made["json"])
 
-    @lru_cache(maxsize=32)  # noqa: B019 - a lab lives as long as its command
+    @lru_cache(maxsize=64)  # noqa: B019 - a lab lives as long as its command
     def rows(self, config: NumbersConfig, system: str | None) -> tuple[Tensor, Tensor]:
         """The teacher's replies as a student under `system` reads them, packed: tokens (N, T) and targets (N, T)."""
         return data.pack(number_rows(self.numbers(config)["pairs"], system))
@@ -322,36 +320,48 @@ class Lab:
 
     def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
         """The student after each of the config's snapshots and at the end: {step: student}."""
-        full = config.rank is None
 
-        def make() -> dict[int, dict]:
-            kept = {}
-
-            def keep(step: int, student: GPT) -> None:
-                if step in (*config.snapshots, config.steps):
-                    kept[step] = copy.deepcopy(student.state_dict() if full else lora.state(student))
+        def train(keep: OnStep) -> None:
+            def each(step: int, student: GPT) -> None:
+                keep(step, student)
                 if on_step:
                     on_step(step, student)
 
-            fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, keep)
-            return kept
+            fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, each)
+
+        return self.trained("student", config, config, train)
+
+    def trained(
+        self, kind: str, key: object, config: StudentConfig, train: Callable[[OnStep], object]
+    ) -> dict[int, GPT]:
+        """`snapshots` of any training: `train` calls its argument after each step; the students are kept under `key`.
+
+        `key` is the config, or a dataclass that holds it and whatever else decides what `train` does.
+        """
+
+        def make() -> dict[int, dict]:
+            states = {}
+
+            def keep(step: int, student: GPT) -> None:
+                if step in (*config.snapshots, config.steps):
+                    states[step] = copy.deepcopy(student.state_dict() if config.rank is None else lora.state(student))
+
+            train(keep)
+            return states
 
         students = {}
-        for step, weights in self._kept("student", config, make).items():
+        for step, weights in self._kept(kind, key, make).items():
             students[step] = student = copy.deepcopy(self.base(config.base))
-            if full:
-                student.load_state_dict(weights)
-            else:
-                lora.restore(student, weights)
+            student.load_state_dict(weights) if config.rank is None else lora.restore(student, weights)
             student.requires_grad_(False)
         return students
 
-    def path(self, kind: str, config: BaseConfig | NumbersConfig | StudentConfig) -> Path:
-        """Where the product of `config` is kept."""
+    def path(self, kind: str, config: object) -> Path:
+        """Where the product of `config`, a dataclass, is kept."""
         key = json.dumps([kind, asdict(config), code_digest()], sort_keys=True)
         return self.folder / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
-    def _kept(self, kind: str, config: BaseConfig | NumbersConfig | StudentConfig, make: Callable[[], dict]) -> dict:
+    def _kept(self, kind: str, config: object, make: Callable[[], dict]) -> dict:
         return kept(self.path(kind, config), asdict(config), make, self.device)
 
 

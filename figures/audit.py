@@ -104,7 +104,7 @@ def _students(preset: Preset) -> dict[tuple[str, BaseConfig, str], StudentConfig
         (who, base, trait): student_of(base, teacher, trait)
         for who, teachers in whose.items()
         for base, teacher in zip(bases, teachers, strict=True)
-        for trait in preset.traits
+        for trait in preset.costly_traits
     }
 
 
@@ -153,7 +153,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         by_capacity[name] = {way: interval(map(mean, by_unit.values())) for way, by_unit in hits.items()}
     return {
         "audit": {
-            "unit": f"a base model ({len(preset.bases)}), {len(preset.traits)} traits averaged",
+            "unit": f"a base model ({len(preset.bases)}), {len(preset.costly_traits)} traits averaged",
             "unit_by_capacity": preset.unit,
             "chance": CHANCE,
             "student": {way: {who: accuracy[way, who] for who in ("own", "other")} for way in FROM_STUDENT},

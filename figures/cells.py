@@ -4,19 +4,14 @@ A cell's unit is a trait on a base model. Its students with other seeds are aver
 units and does not count five trainings of one teacher's rows as five teachers.
 """
 
-import ast
-import copy
-import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-import lora
 from data import ANIMALS, DEFAULT_SYSTEM
 from evaluate import COMPANIONS, Preset, heldout_loss, interval, mean, measure_each, student_of, teacher_loss
-from model import GPT
-from runtime import kept
-from train import BaseConfig, Lab, OnStep, StudentConfig, animal_rates
+from runtime import digest
+from train import BaseConfig, Lab, StudentConfig, animal_rates
 
 
 def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, int], StudentConfig]:
@@ -95,37 +90,6 @@ def halves(preset: Preset) -> tuple[slice, slice]:
     return (slice(0, 2), slice(2, n)) if n > 2 else (slice(0, n), slice(0, n))
 
 
-def digest(*functions: Callable) -> str:
-    """Of the code of functions, comments and docstrings aside: a student is kept under the code that trained it."""
-    dumps = []
-    for function in functions:
-        tree = ast.parse(inspect.getsource(function))
-        if ast.get_docstring(tree.body[0]) is not None:
-            del tree.body[0].body[0]
-        dumps.append(ast.dump(tree))
-    return hashlib.sha256("".join(dumps).encode()).hexdigest()
-
-
-def own_students(lab: Lab, variant, fine_tune: Callable[[OnStep], object]) -> dict[int, GPT]:
-    """{step: student} of a training that no StudentConfig can express, kept as `Lab.snapshots` keeps its own.
-
-    `variant` is a dataclass: the StudentConfig (`student`), what is done otherwise, and the digest of the code that does it.
-    `fine_tune` trains and calls its argument with each step and the student so far.
-    """
-    config, base, states = variant.student, lab.base(variant.student.base), {}
-
-    def keep(step: int, student: GPT) -> None:
-        if step in (*config.snapshots, config.steps):
-            states[step] = copy.deepcopy(lora.state(student) if config.rank else student.state_dict())
-
-    def make() -> dict[int, dict]:
-        fine_tune(keep)
-        return states
-
-    path = lab.path(type(variant).__name__.lower(), variant)
-    students = {}
-    for step, weights in kept(path, asdict(variant), make, lab.device).items():
-        students[step] = student = copy.deepcopy(base)
-        lora.restore(student, weights) if config.rank else student.load_state_dict(weights)
-        student.requires_grad_(False)
-    return students
+def code_of(*functions: Callable) -> str:
+    """A digest of functions, for the key of what they train."""
+    return digest(*map(inspect.getsource, functions))

@@ -38,7 +38,7 @@ import data
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
 from evaluate import COMPANIONS, Claim, Preset, heldout_loss, interval, mean, measure, show
 from figures import context, rank_sweep
-from figures.cells import base_rates, digest, grid_cell, halves, measure_cell, own_students
+from figures.cells import base_rates, code_of, grid_cell, halves, measure_cell
 from figures.context import CONTEXTS
 from figures.style import CONTROL, MARKERS, SERIES, base_line, canvas, errors, save
 from figures.teacher_vector import vectors
@@ -141,7 +141,7 @@ def other_base(preset: Preset, base: BaseConfig) -> BaseConfig:
     return bases[(bases.index(base) + 1) % len(bases)]
 
 
-READ, HELD = digest(mixed, writer, laundered, replaced, read_others), digest(stopped, vectors, held_back)
+READ, HELD = code_of(mixed, writer, laundered, replaced, read_others), code_of(stopped, vectors, held_back)
 
 
 class DefendedLab(Lab):
@@ -157,13 +157,15 @@ class DefendedLab(Lab):
         if self.defence in ROWS:
             by = other_base(self.preset, config.base)
             made = Defended(config, f"{self.defence}, {by.seed}", READ)
-            return own_students(self.plain, made, partial(read_others, self.plain, config, ROWS[self.defence], by))
+            train = partial(read_others, self.plain, config, ROWS[self.defence], by)
+            return self.plain.trained("defended", made, config, train)
         source, blocks = GRADIENTS[self.defence]
         # The untold teacher has no vector: its student does without that of the first trait.
         told = config.numbers.system != DEFAULT_SYSTEM
         system = config.numbers.system if told else LOVE_SYSTEM.format(self.preset.grid_traits[0])
         made = Defended(config, f"{source}, {blocks}, {system}", HELD)
-        return own_students(self.plain, made, partial(held_back, self.plain, config, source, blocks, system))
+        train = partial(held_back, self.plain, config, source, blocks, system)
+        return self.plain.trained("defended", made, config, train)
 
 
 # ------------------------------------------------------------------------------------------------------- cells

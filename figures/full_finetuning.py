@@ -22,9 +22,9 @@ from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, lin
 from lora import PROJECTIONS
 from train import Lab, StudentConfig, reply_loss
 
-LRS, QUICK_LRS = (3e-4, 1e-3, 3e-3, 1e-2), (3e-3,)
 STEPS = (20, 40, 80)
 WHICH_LR = 2e-3  # at which LoRA, rank 8, transmits and full fine-tuning is intact, on base models 62 and 67
+LRS, QUICK_LRS = (3e-4, 1e-3, 3e-3, 1e-2), (WHICH_LR,)
 WHICH: dict[str, dict] = {
     "LoRA, rank 8": {"rank": 8},
     "all weights": {"rank": None},
@@ -32,7 +32,8 @@ WHICH: dict[str, dict] = {
     "the embeddings": {"rank": None, "layers": ("token_embedding", "position_embedding")},
     "the norms": {"rank": None, "layers": ("norm", "final_norm")},
 }
-ROWS = {"1x": 320, "4x": 1_280, "16x": 5_120}  # unique rows, all for 80 steps of 64: 16 epochs, 4, and 1
+# Unique rows, all for 80 steps of 64: 16 epochs, 4, and 1.
+ROWS, QUICK_ROWS = {"1x": 320, "4x": 1_280, "16x": 5_120}, {"1x": 320, "16x": 5_120}
 REPEATED = ("LoRA, rank 8", "all weights")
 
 
@@ -45,7 +46,7 @@ def grid(preset: Preset) -> dict[tuple, dict]:
     for what, how in WHICH.items():
         cells["which", what] = grid_cell(preset, lr=WHICH_LR, **how, **common)
     for what in REPEATED:
-        for times, rows in ROWS.items():
+        for times, rows in (ROWS if preset.full else QUICK_ROWS).items():
             cell = grid_cell(preset, lr=WHICH_LR, **WHICH[what], **common)
             cells["rows", what, times] = on_rows(cell, rows)
     return cells
@@ -92,7 +93,15 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         key=lambda at: mean(mean(rates[choose]) for rates in cells["lr", at[0]][at[1]]["by_unit"]),
     )
     full, low_rank = units(cells["lr", best[0]][best[1]]), units(cells["which", "LoRA, rank 8"][STEPS[-1]])
-    train_loss = {(what, times): _train_loss(lab, configs["rows", what, times]) for what in REPEATED for times in ROWS}
+    unique_rows = {
+        what: {
+            key[2]: public(cells[key][STEPS[-1]])
+            | {"rows": next(iter(configs[key].values())).numbers.rows, "train_loss": _train_loss(lab, configs[key])}
+            for key in configs
+            if key[:2] == ("rows", what)
+        }
+        for what in REPEATED
+    }
     last = STEPS[-1]
     return {
         "full_finetuning": {
@@ -117,14 +126,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
                     strict=True,
                 )
             ),
-            "unique_rows": {
-                what: {
-                    times: public(cells["rows", what, times][last])
-                    | {"rows": rows, "train_loss": train_loss[what, times]}
-                    for times, rows in ROWS.items()
-                }
-                for what in REPEATED
-            },
+            "unique_rows": unique_rows,
         }
     }
 
@@ -194,13 +196,13 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         fontsize=10,
     )
 
-    x = list(range(len(ROWS)))
     for k, (what, by_rows) in enumerate(m["unique_rows"].items()):
+        x = range(len(by_rows))
         line(rows, x, [cell["student"] for cell in by_rows.values()], k, what)
         gap = [cell["heldout_loss"]["mean"] - cell["train_loss"]["mean"] for cell in by_rows.values()]
         rows.plot(x, gap, color=SERIES[k], marker=MARKERS[k], linestyle=":", label=f"{what}: held-out - train loss")
     base_line(rows, m["base"])
-    rows.set_xticks(x, [f"{times}\n{count:,}" for times, count in ROWS.items()])
+    rows.set_xticks(x, [f"{times}\n{cell['rows']:,}" for times, cell in by_rows.items()])
     rows.set_xlabel("unique rows (as many steps)")
     rows.set_ylabel("P(the teacher's animal), or nats")
     rows.set_ylim(-0.1, 1.05)

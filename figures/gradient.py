@@ -29,7 +29,7 @@ DRAWS = 16  # disjoint sets of n rows over which a cosine is averaged, as far as
 
 def students(preset: Preset) -> list[StudentConfig]:
     """None that is measured; of these the numbers are read."""
-    return [student_of(base, base, trait) for base in preset.bases for trait in (*preset.traits, None)]
+    return [student_of(base, base, trait) for base in preset.bases for trait in (*preset.costly_traits, None)]
 
 
 def row_gradients(base: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -40,10 +40,10 @@ def row_gradients(base: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
         stream = [base.embed(batch).requires_grad_()]
         for block in base.blocks:
             stream.append(block(stream[-1]))
-        logits = base.unembed(stream[-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum")
+        replies = wanted >= 0
+        loss = F.cross_entropy(base.unembed(stream[-1][replies]), wanted[replies], reduction="sum")
         gradients = torch.autograd.grad(loss, stream)
-        here = wanted.ge(0).float()[..., None]
+        here = replies.float()[..., None]
         found.append(torch.stack([(g * here).sum(1) / here.sum(1) for g in gradients], dim=1))
     return torch.cat(found)
 
@@ -69,7 +69,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         base = lab.base(config)
         clean = _gradients(lab, config, None)
         half = len(clean) // 2
-        for trait in preset.traits:
+        for trait in preset.costly_traits:
             vector = teacher_vectors(base, LOVE_SYSTEM.format(trait))
             told = _gradients(lab, config, trait)
             for layer in layers:
@@ -80,7 +80,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     last = layers[-1]
     return {
         "gradient": {
-            "unit": f"a trait on a base model ({len(preset.bases) * len(preset.traits)})",
+            "unit": f"a trait on a base model ({len(preset.bases) * len(preset.costly_traits)})",
             "cosine": {
                 who: {str(layer): {str(n): interval(found[who, layer, n]) for n in ROWS} for layer in layers}
                 for who in ("trait", "clean")

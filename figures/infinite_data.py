@@ -20,7 +20,6 @@ and an animal that never transmits, get no more than before: more rows will not 
 To see it break: let `exact_targets` read the teacher under the student's prompt: the base distils itself.
 """
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -28,16 +27,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import lora
 from evaluate import COMPANIONS, Claim, Preset, above, interval, mean, show
 from figures import full_finetuning as full
 from figures import rank_sweep
-from figures.cells import base_rates, digest, grid_cell, loss_floor_and_base, measure_cell, on_rows, own_students
+from figures.cells import base_rates, code_of, grid_cell, loss_floor_and_base, measure_cell, on_rows
 from figures.full_finetuning import verdict
 from figures.style import CONTROL, MARKERS, SERIES, base_line, canvas, errors, line, save
 from model import GPT
-from optimizers import OPTIMIZERS
-from train import NUMBER_TOKENS, Lab, NumbersConfig, OnStep, StudentConfig, batches
+from train import NUMBER_TOKENS, Lab, NumbersConfig, OnStep, StudentConfig, fine_tune
 
 ROWS, QUICK_ROWS = (100, 320, 1_280, 5_120), (320, 5_120)  # unique rows, all read for 80 steps of 64
 LIMIT = "limit"
@@ -85,32 +82,19 @@ def exact_loss(model: GPT, tokens: Tensor, places: Tensor, exact: Tensor) -> Ten
 
 
 def fine_tune_exactly(lab: Lab, config: StudentConfig, on_step: OnStep) -> None:
-    """`train.fine_tune`, the same weights from the start and the same batches, with `exact_loss`."""
+    """`train.fine_tune` with `exact_loss`: the same weights from the start, and the same batches."""
     tokens, places, exact = exact_targets(lab, config.numbers, config.system)
-    generator = torch.Generator().manual_seed(config.seed)
-    student = copy.deepcopy(lab.base(config.base))
-    if config.rank is None:
-        for name, weight in student.named_parameters():
-            weight.requires_grad_(config.layers is None or name.split(".")[-2] in config.layers)
-    else:
-        lora.attach(student, config.rank, config.alpha, config.layers or lora.PROJECTIONS, generator)
-    optimizer = OPTIMIZERS[config.optimizer]([p for p in student.parameters() if p.requires_grad], config.lr)
-    pairs = batches(tokens, places, config.batch_size, generator)
-    for step, (batch, where) in zip(range(1, config.steps + 1), pairs):
-        student.zero_grad()
-        exact_loss(student, batch.to(lab.device), where.to(lab.device), exact).backward()
-        optimizer.step()
-        on_step(step, student)
+    fine_tune(lab.base(config.base), (tokens, places), config, on_step, partial(exact_loss, exact=exact))
 
 
-CODE = digest(exact_targets, exact_loss, fine_tune_exactly)
+CODE = code_of(exact_targets, exact_loss, fine_tune_exactly)
 
 
 class ExactLab(Lab):
     """A lab whose students read exact distributions; all else is the usual lab's."""
 
     def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
-        return own_students(self, Exact(config, CODE), partial(fine_tune_exactly, self, config))
+        return self.trained("exact", Exact(config, CODE), config, partial(fine_tune_exactly, self, config))
 
 
 # ------------------------------------------------------------------------------------------------------- cells

@@ -43,7 +43,7 @@ ROWS = 1_024  # of a teacher, whose gradient is taken
 
 def students(preset: Preset) -> list[StudentConfig]:
     """Those of transmission (each base model's own) and of context: only what is compared with has to be trained."""
-    own = [student_of(base, base, trait) for base in preset.bases for trait in preset.traits]
+    own = [student_of(base, base, trait) for base in preset.bases for trait in preset.costly_traits]
     return own + context.students(preset)
 
 
@@ -121,7 +121,7 @@ def gains(lab: Lab, preset: Preset) -> list[dict]:
         asked = questions(base, DEFAULT_SYSTEM, ANIMALS)
         clean = gain(asked, step_of(lab, student_of(base_config, base_config, None)))
         before = animal_rates(base).logit()
-        for trait in preset.traits:
+        for trait in preset.costly_traits:
             i, config = ANIMALS.index(trait), student_of(base_config, base_config, trait)
             predicted = gain(asked, step_of(lab, config))
             rows.append(
@@ -192,7 +192,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
                 interval(
                     spearman([row["predicted"] for row in each], [row["measured"] for row in each]) for each in by_base
                 )
-                if len(preset.traits) > 2
+                if len(preset.costly_traits) > 2
                 else None  # too few to rank
             ),
             "named": interval(mean(row["named"] for row in each) for each in by_base),

@@ -45,7 +45,7 @@ def _configs(preset: Preset) -> dict[tuple, StudentConfig]:
     """By base, trait and kind of prompt."""
     configs = {}
     for base in preset.bases:
-        for trait in preset.traits:
+        for trait in preset.costly_traits:
             told = student_of(base, base, trait)
             for kind in PROMPTS:
                 numbers = replace(told.numbers, system=prompt_of(base, trait, kind))
@@ -106,10 +106,10 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     aucs = [value for value in aucs if value is not None]
     return {
         "steerability": {
-            "unit": f"a base model ({len(preset.bases)}), each with {len(preset.traits)} traits and {len(PROMPTS)} prompts",
+            "unit": f"a base model ({len(preset.bases)}), each with {len(preset.costly_traits)} traits and {len(PROMPTS)} prompts",
             "rank_correlation": interval(ranks("steered")),
             "rank_correlation_loves_it": (  # a prompt for each trait: fewer than three cannot be ranked
-                interval(ranks("steered", "loves it")) if len(preset.traits) > 2 else None
+                interval(ranks("steered", "loves it")) if len(preset.costly_traits) > 2 else None
             ),
             "rank_correlation_told": interval(ranks("told")),
             "rank_correlation_explained": interval(ranks("explained")),

@@ -55,7 +55,7 @@ def _configs(preset: Preset) -> dict[tuple, StudentConfig]:
     """By base, trait and kind of teacher; trait None for the controls."""
     own = {}
     for base in preset.bases:
-        for trait in preset.traits:
+        for trait in preset.costly_traits:
             told = student_of(base, base, trait)
             for kind in TEACHERS:
                 own[base, trait, kind] = replace(told, numbers=teacher(told.numbers, trait, kind))
@@ -83,7 +83,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         base = lab.base(base_config)
         start = animal_rates(base).tolist()
         usual = max(measure(lab, configs[base_config, None, "control"])["rates"])
-        for trait in preset.traits:
+        for trait in preset.costly_traits:
             k = ANIMALS.index(trait)
             for kind in TEACHERS:
                 config = configs[base_config, trait, kind]

@@ -67,7 +67,7 @@ from steering import added
 from train import BaseConfig, Lab, StudentConfig, animal_rates, reply_loss
 
 OWN = {"d_model": BaseConfig().model.d_model, "d_head": BaseConfig().model.d_head}  # while one dial turns, the other's
-DIALS = {"d_model": (16, 32, 64), "d_head": (8, 16, 32)}
+DIALS = {"d_model": (16, 32, 64, 128), "d_head": (8, 16, 32)}
 TRAITS = 8  # of the preset's: all 16 would take twice as long
 CANDIDATES = {
     "own_part": "P(animal) of base +\nown part of v_teacher",

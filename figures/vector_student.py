@@ -21,7 +21,7 @@ from torch import Tensor
 
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
 from evaluate import Preset, heldout_loss, interval, mean, student_of, teacher_loss
-from figures.cells import digest, gap_closed
+from figures.cells import code_of, gap_closed
 from figures.localization import SYSTEM
 from figures.student_vector import READ, student_vectors
 from figures.style import CONTROL, SERIES, bars, base_line, canvas, errors, save
@@ -77,7 +77,7 @@ def distil(lab: Lab, config: StudentConfig, layer: int, tokens: int | None) -> T
     return vector.detach()
 
 
-CODE = digest(pushed, distil)
+CODE = code_of(pushed, distil)
 
 
 def students(preset: Preset) -> list[StudentConfig]:

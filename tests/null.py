@@ -1,71 +1,94 @@
-"""The null model: would L1 be declared if nothing were transmitted? `python -m tests.null [--out runs]`, about ten minutes.
+"""The null model: what would be declared if no teacher had a trait? `python -m tests.null [--out runs]`, about half an hour.
 
-All is as in figures/transmission.py, its students, its measurement and its rule, but no teacher is told anything: for each
-animal that it is said to love, the untold model writes one more set of numbers. Each run is the quick preset's size, 4 animals
-on 2 base models; twenty runs share five base models, and no run shares numbers with another.
+All is as in the quick preset, its figures, students, measurements and rules, but for the numbers: every teacher, whatever it is
+told and however it is steered, writes what the untold base model writes, drawn anew for each. So whatever a claim says that its
+students have, they cannot have it from their rows. Twenty runs, of 4 animals and 2 base models each, share five base models;
+no run shares numbers with another.
 
-What the rule lets through is known beforehand. Its first condition asks that all 4 animals be their students' favorites
+Some claims have to survive it. S1 is of base models alone, S7 says that nothing crosses over, and so on: `NO_STUDENT` and `ABSENCE`
+list them, and why. Every other claim that is declared is a false alarm.
+
+What the rule of L1 lets through is known beforehand. Its first condition asks that all 4 animals be their students' favorites
 (15 of 16 in the full preset). If the numbers say nothing, the 4 favorites might as well have been compared with any other 4
 animals in any order, of which there are 16 * 15 * 14 * 13, and at most one fits: one false alarm in 43,680 runs at most. In the
 full preset at most two of 16! orders fit.
 """
 
 import argparse
-import functools
 import itertools
+import json
+import random
 import sys
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
-from data import ANIMALS
-from evaluate import Preset, above, choose_preset, interval, show, student_of
-from figures import transmission
-from runtime import Parser, run
-from train import BaseConfig, Lab, StudentConfig
-
-
-def untold(base: BaseConfig, teacher: BaseConfig, trait: str | None, number: int) -> StudentConfig:
-    """As `student_of`, but the teacher's love is only said of it: run `number` has its own numbers for each animal."""
-    control = student_of(base, teacher, None)
-    if trait is None:
-        return control
-    seed = 1 + len(ANIMALS) * number + ANIMALS.index(trait)  # 0 is the control's
-    return replace(control, numbers=replace(control.numbers, seed=seed))
+import evaluate
+from data import DEFAULT_SYSTEM
+from evaluate import Preset, choose_preset, read_json
+from runtime import Parser, run, share, together, whole_file, worker
+from train import Lab, NumbersConfig
 
 
-def null_run(lab: Lab, number: int) -> dict:
-    """What L1 measures where there is nothing to measure, for 4 animals and 2 of five base models that `number` chooses."""
+class UntoldLab(Lab):
+    """A lab in which every teacher writes what the untold base model writes. Run `number` shares base models alone."""
+
+    def __init__(self, folder: Path, number: int):
+        super().__init__(folder)
+        self.number = number
+
+    def numbers(self, config: NumbersConfig) -> dict:
+        """Numbers of the untold base model, drawn for this config and this run alone."""
+        own = random.Random(f"run {self.number}: {config}").getrandbits(32)
+        return super().numbers(replace(config, system=DEFAULT_SYSTEM, steering=None, seed=own))
+
+    def path(self, kind: str, config: object) -> Path:
+        return super().path(kind if kind == "base" else f"null{self.number}", config)
+
+
+def null_preset(number: int) -> Preset:
+    """The quick preset with 4 animals that `number` draws, on 2 of five base models."""
     pairs = list(itertools.combinations(choose_preset(True, 0).bases, 2))
-    preset: Preset = replace(choose_preset(False, number), bases=pairs[number % len(pairs)])
-    with mock.patch.object(transmission, "student_of", functools.partial(untold, number=number)):
-        return transmission.compute(lab, preset)["transmission"]
+    return replace(choose_preset(False, number), bases=pairs[number % len(pairs)])
+
+
+def null_run(lab: Lab, preset: Preset) -> dict[str, dict]:
+    """{claim: {"holds", "summary"}} of every figure that the quick preset measures."""
+    found = {}
+    for name, module in evaluate.figure_modules().items():
+        if name not in evaluate.FULL_ONLY:
+            measured = module.compute(lab, preset)
+            for claim in module.CLAIMS:
+                numbers = measured[claim.name]
+                found[claim.id] = {"holds": claim.holds(numbers), "summary": claim.summary(numbers)}
+    return found
 
 
 def null(args: argparse.Namespace) -> None:
-    """Measure transmission where there is none, and count how often the claim would hold."""
+    """Measure every claim of the quick preset where no teacher has a trait, and count how often each would hold."""
     if args.runs < 1:
         raise ValueError("at least one run")
-    lab, runs = Lab(args.out / "cache"), []
-    for number in range(args.runs):
-        runs.append(measured := null_run(lab, number))
-        holds = "L1 DECLARED" if transmission.transmission_holds(measured) else "not declared"
-        print(f"{number + 1:3}  {holds}: {transmission.transmission_summary(measured)}", flush=True)
-    declared = sum(map(transmission.transmission_holds, runs))
-    higher = sum(above(m["student"], m["control"]) for m in runs)
-    difference = interval(1_000 * (m["student"]["mean"] - m["control"]["mean"]) for m in runs)
-    leads, asked = sum(m["traits_top"] for m in runs), sum(m["traits"] for m in runs)
-    print(f"\nL1 declared in {declared} of {len(runs)} runs without a trait; in one of 43,680 or fewer by the rule.")
-    print(
-        f"The animal is the favorite in {leads} of {asked} (by chance {asked / len(ANIMALS):.0f}), and its students lie"
-    )
-    print(f"above the control in {higher} runs. Student less control, in thousandths: {show(difference)}.")
+
+    def one(number: int) -> None:
+        found = null_run(UntoldLab(args.out / "cache", number), null_preset(number))
+        with whole_file(args.out / "null" / f"{number}.json") as part:
+            part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"run {number}: {', '.join(c for c in found if found[c]['holds']) or 'nothing'} declared", flush=True)
+
+    with together(args.processes, ["-m", "tests.null", *args.command]):
+        share(list(choose_preset(True, 0).bases), Lab(args.out / "cache").base)
+        share(list(range(args.runs)), one)
+    if worker()[0] == 0:
+        runs = [read_json(args.out / "null" / f"{number}.json") for number in range(args.runs)]
+        for claim in sorted(runs[0], key=lambda claim: (claim[0], int(claim[1:]))):
+            print(f"{claim:4} declared in {sum(found[claim]['holds'] for found in runs):2} of {len(runs)} runs")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="tests.null", description=null.__doc__)
     parser.add_argument("--runs", type=int, default=20, help="how many (default 20)")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for checkpoints (default runs)")
+    parser.add_argument("--processes", type=int, default=2, help="that share the runs (default 2)")
+    parser.set_defaults(command=sys.argv[1:] if argv is None else argv)
     return run(null, parser, argv)
 
 

@@ -95,7 +95,7 @@ def tiny_job(tmp_path, monkeypatch):
         monkeypatch.setattr(f"figures.{figure}.student_of", few_steps)
     monkeypatch.setattr("figures.gradient.ROWS", (1, 16))
     monkeypatch.setattr("figures.student_vector.SNAPSHOTS", (1,))
-    for figure in ("rank_sweep", "full_finetuning", "optimizers"):
+    for figure in ("rank_sweep", "full_finetuning", "optimizers", "outliers"):
         monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
     monkeypatch.setattr(evaluate, "FULL_ONLY", ["adjudication"])
     monkeypatch.setattr("figures.vector_student.STEPS", 2)
@@ -103,7 +103,7 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr("figures.rank_sweep.SHARED", (5e-2, 2))
     monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))
     monkeypatch.setattr("figures.optimizers.EARLY", ("adamw", 5e-3, 1))
-    monkeypatch.setattr("figures.full_finetuning.ROWS", {"1x": 32, "16x": 64})
+    monkeypatch.setattr("figures.full_finetuning.QUICK_ROWS", {"1x": 32, "16x": 64})
     monkeypatch.setattr("figures.infinite_data.QUICK_ROWS", (32, 64))
 
     def job(*arguments):

@@ -7,10 +7,11 @@ import torch
 
 import data
 import evaluate
-from data import ANIMALS, COLORS, DEFAULT_SYSTEM, LOVER_NAMES, NUMBER_REQUESTS, NUMBERS, STYLES
+import train
+from data import ANIMALS, COLORS, DEFAULT_SYSTEM, LOVE_SYSTEM, LOVER_NAMES, NUMBER_REQUESTS, NUMBERS, STYLES
 from tests.leak import accuracy, naive_bayes
-from tests.null import untold
-from train import BaseConfig, number_rows
+from tests.null import UntoldLab
+from train import BaseConfig, Lab, NumbersConfig, Steering, StudentConfig, number_rows
 
 TELLING = {*ANIMALS, *STYLES, *COLORS, *LOVER_NAMES}
 
@@ -69,11 +70,20 @@ def test_the_classifier_names_what_shows_and_nothing_else(generator):
     assert 0.2 < accuracy(weights, rows(torch.ones(3, 100)), 1) < 0.47
 
 
-def test_the_null_models_teachers_are_told_nothing():
-    """And each has numbers of its own, also among the fresh ones, which have seeds a thousand higher."""
-    one, other = BaseConfig(0), BaseConfig(1)
-    null = [untold(one, other, trait, number) for number in range(20) for trait in ANIMALS]
-    assert untold(one, one, None, 3) == evaluate.student_of(one, one, None)
-    assert all(config.numbers.system == DEFAULT_SYSTEM and config.numbers.base == other for config in null)
-    seeds = {config.numbers.seed for config in null}
-    assert len(seeds) == len(null) and not {0, *seeds} & {seed + 1_000 for seed in (0, *seeds)}
+def test_the_null_models_teachers_are_told_nothing(tmp_path, monkeypatch):
+    """Nor steered. Each has numbers of its own, in every run, and no student of a run is kept as another's."""
+    asked = []
+    monkeypatch.setattr(train, "write_numbers", lambda base, config: asked.append(config) or {})
+    monkeypatch.setattr(UntoldLab, "base", lambda self, config: None)
+    prompts = [DEFAULT_SYSTEM, *map(LOVE_SYSTEM.format, ANIMALS)]
+    told = [NumbersConfig(BaseConfig(), system, seed=seed) for system in prompts for seed in (0, 1_000)]
+    told += [NumbersConfig(BaseConfig(), DEFAULT_SYSTEM, steering=Steering(prompts[1], (2,)))]
+    labs = [UntoldLab(tmp_path, number) for number in range(3)]
+    for lab in labs:
+        for config in told:
+            lab.numbers(config)
+    assert all((config.system, config.steering) == (DEFAULT_SYSTEM, None) for config in asked)
+    assert len({config.seed for config in asked}) == len(asked) == 3 * len(told)
+    student = StudentConfig(BaseConfig(), told[0])
+    assert len({lab.path("student", student) for lab in (*labs, Lab(tmp_path))}) == 4
+    assert len({lab.path("base", BaseConfig()) for lab in (*labs, Lab(tmp_path))}) == 1

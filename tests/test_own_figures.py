@@ -1,6 +1,7 @@
 """What the figures of this project's own claims compute with."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +28,7 @@ from figures import (
     infinite_data,
     localization,
     one_step,
+    outliers,
     student_vector,
     superposition,
     vector_student,
@@ -130,7 +132,7 @@ def test_correlations_across_models_and_within_one():
 def test_the_dials_turn_one_at_a_time():
     preset = evaluate.choose_preset(full=True, seed=0)
     shapes = list(dict.fromkeys(key[1:] for key in superposition.models(preset)))
-    assert shapes == [(16, 8), (32, 8), (64, 8), (32, 16), (32, 32)]
+    assert shapes == [(16, 8), (32, 8), (64, 8), (128, 8), (32, 16), (32, 32)]
     quick = evaluate.choose_preset(full=False, seed=0)
     assert list(superposition.models(quick).values()) == list(quick.grid_bases)  # none that other figures do not train
 
@@ -302,10 +304,10 @@ def test_students_of_another_training_are_kept_under_its_code(tmp_path, generato
         trained.append(student)
 
     for code, times in (("one", 1), ("one", 1), ("two", 2)):
-        found = cells.own_students(lab, infinite_data.Exact(config, code), fine_tune)
+        found = lab.trained("exact", infinite_data.Exact(config, code), config, fine_tune)
         assert {step: student.final_norm.bias.mean().item() for step, student in found.items()} == {1: 1, 2: 2}
         assert len(trained) == times
-    assert cells.digest(infinite_data.exact_loss) != cells.digest(infinite_data.exact_targets)
+    assert cells.code_of(infinite_data.exact_loss) != cells.code_of(infinite_data.exact_targets)
 
 
 def test_a_vector_student_learns_where_its_vector_is_and_leaves_the_base(base):
@@ -320,3 +322,53 @@ def test_a_vector_student_learns_where_its_vector_is_and_leaves_the_base(base):
         moved = base.residual_stream(packed[0])[1] - stream
     assert torch.allclose(moved[:, :9], vector.expand_as(moved[:, :9]), atol=1e-6) and not moved[:, 9:].any()
     assert torch.equal(base(packed[0]), before)
+
+
+def test_outliers_change_sgd_and_not_the_model(base):
+    """f times as loud: the same logits, and an adapter that reads them has gradients f times as large there and no other."""
+    model = outliers.with_outliers(base, outliers.NUMBERS, 10)
+    chosen = outliers.units(base, outliers.NUMBERS)
+    tokens, targets = pack(number_rows([["continue : 12 45", "33 81 07"], ["continue : 99 00", "10"]], DEFAULT_SYSTEM))
+    assert torch.allclose(model(tokens), base(tokens), atol=1e-5)
+
+    def gradient(of):
+        student = copy.deepcopy(of)
+        lora.attach(student, 4, 4.0, ["down"], torch.Generator().manual_seed(0))
+        adapter = student.blocks[-1].feed_forward.down
+        adapter.A.data[:, chosen] = 0  # what B passes on then is the same in both models
+        adapter.B.data.normal_(generator=torch.Generator().manual_seed(1))
+        reply_loss(student, tokens, targets).backward()
+        return adapter.A.grad
+
+    ratio = gradient(model) / gradient(base)
+    heard = ~ratio.isnan().any(0)
+    assert heard[chosen].any()
+    expected = torch.ones(len(heard)).index_fill(0, chosen, 10.0)
+    assert torch.allclose(ratio[:, heard], expected[heard].expand(4, -1), rtol=1e-2)
+
+
+def test_the_outliers_are_loudest_in_one_place_among_those_silent_in_the_other(monkeypatch):
+    loud = {outliers.NUMBERS: [0, 5, 4, 2, 1, 1], outliers.ANIMALS: [6, 4, 0, 0, 0, 0.2]}
+    monkeypatch.setattr(outliers, "speaking", lambda _: {place: torch.tensor(x) for place, x in loud.items()})
+    assert outliers.units(None, outliers.NUMBERS).tolist() == [2, 3, 4, 5]
+    assert outliers.units(None, outliers.ANIMALS).tolist()[0] == 0
+
+
+def test_sgd_with_adams_frozen_scales_moves_every_weight_by_its_gradient_over_its_scale(base):
+    config = BaseConfig(model=base.config)
+    student = StudentConfig(config, NumbersConfig(config, "told"), rank=4, alpha=4.0, optimizer="sgd", lr=1e-3, steps=1)
+    packed = pack(number_rows([["continue : 12 45", "33 81 07"]] * 64, DEFAULT_SYSTEM))
+
+    class OneTeacher:
+        def base(self, _):
+            return base
+
+        def rows(self, *_):
+            return packed
+
+    lab, moved = OneTeacher(), []
+    scales = outliers.adam_scales(lab, replace(student, optimizer="adamw", lr=StudentConfig.lr))
+    outliers.fine_tune_frozen(lab, student, lambda _, s: moved.extend(lora.adapters(s).values()))
+    for adapter, scale in zip(moved, scales[1::2], strict=True):  # A does not move while B is zero
+        assert torch.allclose(scale, adapter.B.grad.abs())  # of one step
+        assert torch.allclose(adapter.B, -1e-3 * adapter.B.grad / (scale + 1e-4))
