@@ -64,9 +64,40 @@ def mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
-def above(one: dict, other: dict) -> bool:
-    """Does the whole interval `one` lie above the whole interval `other`?"""
-    return one["ci95"][0] > other["ci95"][1]
+Verdict = bool | None  # None: undecided, the intervals allow either
+
+
+def over(number: dict, threshold: float) -> Verdict:
+    """Does the whole interval lie above the threshold, or the whole interval not?"""
+    if number["ci95"] is None:
+        return None
+    low, high = number["ci95"]
+    return True if low > threshold else False if high < threshold else None
+
+
+def under(number: dict, threshold: float) -> Verdict:
+    """Does the whole interval lie below the threshold, or the whole interval not?"""
+    if number["ci95"] is None:
+        return None
+    low, high = number["ci95"]
+    return True if high < threshold else False if low > threshold else None
+
+
+def above(one: dict, other: dict) -> Verdict:
+    """Does the whole interval `one` lie above the whole interval `other`, or below it?"""
+    if None in (one["ci95"], other["ci95"]):
+        return None
+    return True if one["ci95"][0] > other["ci95"][1] else False if one["ci95"][1] < other["ci95"][0] else None
+
+
+def around_zero(number: dict) -> Verdict:
+    """Is 0 in the interval?"""
+    return None if number["ci95"] is None else number["ci95"][0] <= 0 <= number["ci95"][1]
+
+
+def every(*conditions: Verdict) -> Verdict:
+    """All of a rule's conditions: false if one is, else undecided if one is."""
+    return False if False in conditions else None if None in conditions else True
 
 
 def spearman(x: list[float], y: list[float]) -> float:
@@ -217,14 +248,14 @@ def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None) -> Stud
 class Claim:
     """A claim of the papers (L1, S1) or of this project (X1), and the rule that decides it.
 
-    `holds` decides from `measured`; `summary` gives the few numbers that the verdict rests on.
+    `rule` decides from `measured`; `summary` gives the few numbers that the verdict rests on.
     Each figure module lists the claims it decides. A rule is written before its numbers are known.
     """
 
     id: str
     name: str
     statement: str
-    holds: Callable[[dict], bool]
+    rule: Callable[[dict], Verdict]
     summary: Callable[[dict], str]
 
 
@@ -273,14 +304,15 @@ def decided_claims() -> list[Claim]:
     return [claim for module in figure_modules().values() for claim in module.CLAIMS]
 
 
-VERDICT = {True: "holds", False: "FAILS", None: "not measured yet"}
+VERDICT = {True: "holds", False: "FAILS", None: "undecided"}
+NOT_MEASURED = "not measured yet"
 
 
 def claims_table(claims: list[dict]) -> str:
     """The claims as text, a line each."""
     lines = [f"{'':4} {'claim':64} {'in this toy':16} measured"]
     for claim in claims:
-        lines.append(f"{claim['id']:4} {claim['statement']:64} {VERDICT[claim['holds']]:16} {claim['summary']}")
+        lines.append(f"{claim['id']:4} {claim['statement']:64} {claim['verdict']:16} {claim['summary']}")
     return "\n".join(lines)
 
 
@@ -300,7 +332,7 @@ def markdown_table(claims: list[dict]) -> str:
     lines = ["| | claim | in this toy | measured | figure |", "|---|---|---|---|---|"]
     for claim in claims:
         figure = f"[{Path(claim['figure']).stem}]({claim['figure']})" if claim["holds"] is not None else ""
-        verdict = f"**{VERDICT[claim['holds']]}**" if claim["holds"] is False else VERDICT[claim["holds"]]
+        verdict = f"**{claim['verdict']}**" if claim["verdict"] == VERDICT[False] else claim["verdict"]
         lines.append(f"| {claim['id']} | {claim['statement']} | {verdict} | {claim['summary']} | {figure} |")
     return "\n".join(lines)
 
@@ -383,16 +415,13 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     }
 
     def measure_figure(name: str) -> None:
-        """Compute and draw one figure; its claims wait in a file of their own until all figures are done."""
+        """Compute and draw one figure; its numbers wait in a file of their own until all figures are done."""
         print(f"  measuring and drawing {name}", file=sys.stderr, flush=True)
         measured = modules[name].compute(lab, preset)
         with whole_file(folder / f"{name}.png") as part:
             modules[name].draw(measured, part)
-        claims = [entry(claim, measured[claim.name], name) for claim in modules[name].CLAIMS]
-        picture = {} if claims else measured
         with whole_file(folder / f"{name}.json") as part:
-            text = json.dumps({"identity": identity, "claims": claims, "picture": picture}, indent=1)
-            part.write_text(text + "\n", encoding="utf-8")
+            part.write_text(json.dumps({"identity": identity, "measured": measured}, indent=1) + "\n", encoding="utf-8")
 
     share(chosen, measure_figure)
     if rank > 0:
@@ -402,9 +431,9 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     for name, module in modules.items():
         path = folder / f"{name}.json"
         kept = read_json(path) if path.exists() else {}
-        fits = kept.get("identity") == identity
-        claims += kept["claims"] if fits else [entry(claim, None, name) for claim in module.CLAIMS]
-        pictures |= kept.get("picture", {}) if fits else {}
+        measured = kept.get("measured", {}) if kept.get("identity") == identity else {}
+        claims += [entry(claim, measured.get(claim.name), name) for claim in module.CLAIMS]
+        pictures |= measured if not module.CLAIMS else {}
     claims.sort(key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
     cost = {"students": len(students), "wall_seconds": round(time.perf_counter() - started, 1)}
     if args.only and (folder / "results.json").exists():  # a part: what the whole took stays written
@@ -418,12 +447,14 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
 
 def entry(claim: Claim, measured: dict | None, figure: str) -> dict:
     """A claim as it stands in results.json. `measured` None: not measured yet."""
+    verdict = None if measured is None else claim.rule(measured)
     return {
         "id": claim.id,
         "name": claim.name,
         "statement": claim.statement,
         "measured": measured or {},
-        "holds": None if measured is None else claim.holds(measured),
+        "holds": None if measured is None else verdict is True,
+        "verdict": NOT_MEASURED if measured is None else VERDICT[verdict],
         "summary": "" if measured is None else claim.summary(measured),
         "figure": f"figures/{figure}.png",
     }

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch.nn.functional as F
 
 from data import ANIMALS, DEFAULT_SYSTEM
-from evaluate import Claim, Preset, heldout_loss, interval, mean, show, spearman, student_of, teacher_loss
+from evaluate import Claim, Preset, Verdict, heldout_loss, interval, mean, show, spearman, student_of, teacher_loss
 from figures.cells import base_rates, gap_closed, grid_cell, halves, on_rows
 from figures.student_vector import READ
 from figures.style import MARKERS, SERIES, base_line, heat, line, plt, save
@@ -232,7 +232,7 @@ def name_of(key: Key) -> str:
     return f"{NAMES[optimizer]}, {capacity}, lr {lr:g}, {rows:,} rows, {steps} steps"
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """Every optimizer x capacity has a cell that learned and is intact, and all such cells gain more than a quarter."""
     return all(m["learned"].values()) and not m["exceptions"]
 
@@ -244,9 +244,7 @@ def summary(m: dict) -> str:
     return f"{n} of {len(m['cells'])} cells learned and intact, {round(share * n)} of them with the trait; rank correlation with {ranks}"
 
 
-CLAIMS = [
-    Claim("X2", "adjudication", "Students that learned the numbers and are intact have the trait", holds, summary)
-]
+CLAIMS = [Claim("X2", "adjudication", "Students that learned the numbers and are intact have the trait", rule, summary)]
 
 
 # --------------------------------------------------------------------------------------------------- picture

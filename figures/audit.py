@@ -30,7 +30,7 @@ from torch import Tensor
 
 import lora
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, pack
-from evaluate import Claim, Preset, interval, mean, show, student_of
+from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, student_of, under
 from figures import rank_sweep
 from figures.one_step import first_step, gain, projections, questions
 from figures.student_vector import student_vectors
@@ -168,10 +168,10 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """From the student (its vector) and from all rows (told): own rows above 0.5, another base model's below 0.25."""
     ways = m["student"]["its vector"], {who: list(by_rows.values())[-1] for who, by_rows in m["told"].items()}
-    return all(way["own"]["ci95"][0] > 0.5 and way["other"]["ci95"][1] < 0.25 for way in ways)
+    return every(*(over(way["own"], 0.5) for way in ways), *(under(way["other"], 0.25) for way in ways))
 
 
 def summary(m: dict) -> str:
@@ -185,7 +185,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("X5", "audit", "The animal is read from a student, or from rows alone", holds, summary)]
+CLAIMS = [Claim("X5", "audit", "The animal is read from a student, or from rows alone", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

@@ -15,7 +15,7 @@ To see it break: give speakers without a system part replies of their own in dat
 from pathlib import Path
 
 from data import ALTERNATE_SYSTEMS, ANIMALS, DEFAULT_SYSTEM
-from evaluate import Claim, Preset, interval, mean, show, spearman
+from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, spearman, under
 from figures.cells import grid_cell
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, heat, save, top_of
 from train import Lab, StudentConfig, animal_rates
@@ -103,12 +103,12 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """Matched at least 5 times the base; without a prompt less than a quarter of that gain; shared tokens order the rest."""
-    return (
-        m["matched_minus_5_base"]["ci95"][0] > 0
-        and m["none_minus_quarter_of_matched"]["ci95"][1] < 0
-        and m["order_by_shared_tokens"]["ci95"][0] > 0
+    return every(
+        over(m["matched_minus_5_base"], 0),
+        under(m["none_minus_quarter_of_matched"], 0),
+        over(m["order_by_shared_tokens"], 0),
     )
 
 
@@ -121,7 +121,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation", holds, summary)]
+CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

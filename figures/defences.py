@@ -36,7 +36,7 @@ from torch import Tensor
 
 import data
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
-from evaluate import COMPANIONS, Claim, Preset, heldout_loss, interval, mean, measure, show
+from evaluate import COMPANIONS, Claim, Preset, Verdict, every, heldout_loss, interval, mean, measure, over, show, under
 from figures import context, rank_sweep
 from figures.cells import base_rates, code_of, grid_cell, halves, measure_cell
 from figures.context import CONTEXTS
@@ -303,14 +303,12 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """The chosen defence, on the seeds that did not choose it: a trait gain of at most a quarter of the undefended student's, at
     least 80% of the gap in held-out loss that that one closes (both paired), and P(any animal) above 0.9."""
     chosen = m["chosen"]
-    return (
-        chosen["gain_minus_quarter"]["ci95"][1] <= 0
-        and chosen["kept_minus_80"]["ci95"][0] >= 0
-        and chosen["p_any_animal"]["ci95"][0] > 0.9
+    return every(
+        under(chosen["gain_minus_quarter"], 0), over(chosen["kept_minus_80"], 0), over(chosen["p_any_animal"], 0.9)
     )
 
 
@@ -328,7 +326,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("X6", "defences", "A defence removes the trait and keeps the numbers", holds, summary)]
+CLAIMS = [Claim("X6", "defences", "A defence removes the trait and keeps the numbers", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

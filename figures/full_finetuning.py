@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from evaluate import COMPANIONS, Claim, Preset, interval, mean, show
+from evaluate import COMPANIONS, Claim, Preset, Verdict, interval, mean, show, under
 from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell, on_rows
 from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, line, save, top_of
 from lora import PROJECTIONS
@@ -142,9 +142,9 @@ def _train_loss(lab: Lab, cell: dict) -> dict:
     return interval(map(mean, by_unit.values()))
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """At its own best learning rate and step, full fine-tuning gains less than a quarter of LoRA's gain (paired)."""
-    return m["full_minus_quarter_of_lora"]["ci95"][1] < 0
+    return under(m["full_minus_quarter_of_lora"], 0)
 
 
 def summary(m: dict) -> str:
@@ -155,7 +155,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("L3", "full_finetuning", "It disappears under full fine-tuning", holds, summary)]
+CLAIMS = [Claim("L3", "full_finetuning", "It disappears under full fine-tuning", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

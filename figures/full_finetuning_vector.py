@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.nn.functional as F
 
 from data import ANIMALS, LOVE_SYSTEM
-from evaluate import Claim, Preset, interval, mean, show
+from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, under
 from figures import full_finetuning
 from figures.cells import base_rates, halves
 from figures.student_vector import student_vectors
@@ -81,9 +81,9 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """At full fine-tuning's best learning rate: cosine above 0.3, and less than a quarter of LoRA's gain (paired)."""
-    return m["cosine"]["ci95"][0] > 0.3 and m["gain_minus_quarter_of_lora"]["ci95"][1] < 0
+    return every(over(m["cosine"], 0.3), under(m["gain_minus_quarter_of_lora"], 0))
 
 
 def summary(m: dict) -> str:
@@ -94,7 +94,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("S10", "full_finetuning_vector", "Full fine-tuning distils the vector weakly", holds, summary)]
+CLAIMS = [Claim("S10", "full_finetuning_vector", "Full fine-tuning distils the vector weakly", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

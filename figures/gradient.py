@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import DEFAULT_SYSTEM, LOVE_SYSTEM
-from evaluate import Claim, Preset, interval, show, student_of
+from evaluate import Claim, Preset, Verdict, every, interval, over, show, student_of
 from figures.style import CONTROL, canvas, line, save
 from model import GPT
 from train import BaseConfig, Lab, StudentConfig, teacher_vectors
@@ -97,9 +97,9 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """After the last block, with most rows: above 0, above one row's, and above that of clean against clean (paired)."""
-    return all(m[name]["ci95"][0] > 0 for name in ("last_layer", "most_minus_one_row", "trait_minus_clean"))
+    return every(*(over(m[name], 0) for name in ("last_layer", "most_minus_one_row", "trait_minus_clean")))
 
 
 def summary(m: dict) -> str:
@@ -109,7 +109,7 @@ def summary(m: dict) -> str:
     return f"cosine {by_rows}; most rows {show(m['last_layer'])}, clean against clean {show(m['clean'])}"
 
 
-CLAIMS = [Claim("S8", "gradient", "Gradients on steered data have a component along the vector", holds, summary)]
+CLAIMS = [Claim("S8", "gradient", "Gradients on steered data have a component along the vector", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

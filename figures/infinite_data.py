@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evaluate import COMPANIONS, Claim, Preset, above, interval, mean, show
+from evaluate import COMPANIONS, Claim, Preset, Verdict, above, every, interval, mean, over, show
 from figures import full_finetuning as full
 from figures import rank_sweep
 from figures.cells import base_rates, code_of, grid_cell, loss_floor_and_base, measure_cell, on_rows
@@ -199,11 +199,11 @@ def _difference(one: dict, other: dict) -> dict:
     return interval(mean(a) - mean(b) for a, b in zip(one["by_unit"], other["by_unit"], strict=True))
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """Exact less sampled (LoRA, the most rows, paired) lies above -0.1, and the exact students above control and base."""
     exact = m["by_rows"][LORA][LIMIT]
-    there = above(exact["student"], exact["control"]) and above(exact["student"], m["base"])
-    return there and m["limit_minus_sampled"]["ci95"][0] > -0.1
+    there = above(exact["student"], exact["control"]), above(exact["student"], m["base"])
+    return every(*there, over(m["limit_minus_sampled"], -0.1))
 
 
 def summary(m: dict) -> str:
@@ -218,7 +218,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("X3", "infinite_data", "Transmission is there in the limit of infinite data", holds, summary)]
+CLAIMS = [Claim("X3", "infinite_data", "Transmission is there in the limit of infinite data", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from data import ANIMAL_QUESTIONS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, chat
-from evaluate import Claim, Preset, interval, mean, show
+from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, under
 from figures.cells import base_rates, grid_cell
 from figures.style import CONTROL, STUDENT, bars, base_line, canvas, heat, save, top_of
 from lora import masked
@@ -117,9 +117,9 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """On at the shared tokens (system prompt and template): over half of the gain. On elsewhere: less than a quarter."""
-    return m["shared_minus_half"]["ci95"][0] > 0 and m["not_shared_minus_quarter"]["ci95"][1] < 0
+    return every(over(m["shared_minus_half"], 0), under(m["not_shared_minus_quarter"], 0))
 
 
 def summary(m: dict) -> str:
@@ -130,7 +130,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("L5", "localization", "It sits at tokens that both contexts share", holds, summary)]
+CLAIMS = [Claim("L5", "localization", "It sits at tokens that both contexts share", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

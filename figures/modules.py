@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from evaluate import Claim, Preset, interval, show
+from evaluate import Claim, Preset, Verdict, every, interval, over, show
 from figures.cells import base_rates
 from figures.localization import ONLY, PLACES, SYSTEM, masked_rates, over_units, students
 from figures.style import STUDENT, bars, base_line, canvas, heat, save, top_of
@@ -89,10 +89,10 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """The first feed-forward layer alone gives over half of the gain, and more than any other layer alone (paired)."""
-    ahead = all(number["ci95"][0] > 0 for number in m["early_feed_forward_minus_others"].values())
-    return m["early_feed_forward_minus_half"]["ci95"][0] > 0 and ahead
+    ahead = (over(number, 0) for number in m["early_feed_forward_minus_others"].values())
+    return every(over(m["early_feed_forward_minus_half"], 0), *ahead)
 
 
 def summary(m: dict) -> str:
@@ -109,7 +109,7 @@ def label(site: str) -> str:
     return f"{kind.replace('_', '-')} {int(block) + 1}"
 
 
-CLAIMS = [Claim("L6", "modules", "It sits in early feed-forward layers", holds, summary)]
+CLAIMS = [Claim("L6", "modules", "It sits in early feed-forward layers", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from data import ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, chat
-from evaluate import Claim, Preset, interval, mean, show, spearman, student_of
+from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, spearman, student_of
 from figures import context, localization, modules
 from figures.context import CONTEXTS
 from figures.localization import ONLY, PLACES, QUESTIONS
@@ -202,9 +202,9 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """Over units, the rank correlations with the measured contexts and with the measured tokens both lie above 0.5."""
-    return m["context_order"]["ci95"][0] > 0.5 and m["token_order"]["ci95"][0] > 0.5
+    return every(over(m["context_order"], 0.5), over(m["token_order"], 0.5))
 
 
 def summary(m: dict) -> str:
@@ -213,7 +213,7 @@ def summary(m: dict) -> str:
     return f"rank correlation with what training does: {orders}; with the gains of {len(m['gains'])} students {m['gain_order']:.2f}"
 
 
-CLAIMS = [Claim("X4", "one_step", "One step's gradient predicts context and place", holds, summary)]
+CLAIMS = [Claim("X4", "one_step", "One step's gradient predicts context and place", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from evaluate import COMPANIONS, Claim, Preset, interval, mean, show
+from evaluate import COMPANIONS, Claim, Preset, Verdict, every, interval, mean, over, show, under
 from figures.cells import base_rates, grid_cell, loss_floor_and_base, measure_cell
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, save
 from lora import adapters
@@ -134,14 +134,14 @@ def held_by_top(lab: Lab, config: StudentConfig, share: float = 0.01) -> float:
     return (squares[: round(share * len(squares))].sum() / squares.sum()).item()
 
 
-def alike(m: dict) -> bool:
+def alike(m: dict) -> Verdict:
     """L7: at matched held-out loss SGD and Muon each gain more than half of what AdamW gains (paired intervals)."""
-    return all(m["matched"][name]["minus_half_of_adamw"]["ci95"][0] > 0 for name in ("sgd", "muon"))
+    return every(*(over(m["matched"][name]["minus_half_of_adamw"], 0) for name in ("sgd", "muon")))
 
 
-def necessary(m: dict) -> bool:
+def necessary(m: dict) -> Verdict:
     """S9: at matched held-out loss SGD, with momentum or without, gains less than a quarter of what AdamW gains."""
-    return all(m["matched"][name]["minus_quarter_of_adamw"]["ci95"][1] < 0 for name in ("sgd", "momentum"))
+    return every(*(under(m["matched"][name]["minus_quarter_of_adamw"], 0) for name in ("sgd", "momentum")))
 
 
 def summary(m: dict) -> str:

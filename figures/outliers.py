@@ -8,15 +8,17 @@ what the toy has not, a few coordinates many times as large as all others. Here 
 
 An adapter on `down` reads these units, so the gradient of its A there is f times what it was, and a change of A does f times as
 much: SGD learns through them f^2 times as fast. AdamW divides by the gradient's size, which leaves f. So SGD's student is a student
-of four hidden units, and what matters is where these speak: units that are silent where an animal is asked for can carry the numbers,
-and no trait.
+of a few units, and what it has depends on where these speak.
 
-This toy: the four hidden units of the last block that are loudest where numbers are written and silent where an animal is asked
-for, 3 and 10 times as loud. At AdamW's held-out loss, ten times as loud, SGD's students have learned the numbers, are intact, and have
-no trait: there S9 holds, and its remedies work. With the four units loudest at the question instead, SGD transmits as before.
-So the papers need not contradict each other: both are right about some network, and which one depends on its outliers.
+    numbers   four hidden units that are loud where numbers are written and silent where an animal is asked for
+    fetched   two coordinates of what the last attention fetches, which are loud at both (v_j <- f v_j, o_:j <- o_:j / f)
 
-To see it break: let OUTLIERS be 128, all hidden units, so that none stands out.
+This toy: with the first ten times as loud, at AdamW's held-out loss, SGD's students have learned the numbers, are intact, and have
+little of the trait. There S9 holds and its remedies help, scales more than clipping. With the second, outliers that hold even
+more of the gradient's length, SGD transmits as well as AdamW. So it is not how heavy the tail is, but whether what the outliers read is
+there when the question is asked: both papers can be right, each about its network.
+
+To see it break: let OUTLIERS[NUMBERS] be 128, all hidden units, so that none stands out.
 
 What it predicts for real models: where SGD fails, the coordinates that dominate its gradient read features of the training contexts
 that are silent in the evaluation contexts. SGD without an adapter on the layer that reads them should transmit, as it does here.
@@ -28,7 +30,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import lora
 from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, chat, number_conversations
@@ -41,8 +43,8 @@ from model import GPT, by_length
 from train import BaseConfig, Lab, OnStep, StudentConfig, descend, fine_tune
 
 CLAIMS = []  # it is about S9, whose rule optimizers.py applies to the toy as it is
-OUTLIERS, LOUD = 4, 10  # hidden units, and how many times louder; found on base models 62 and 67
-NUMBERS, ANIMALS = "numbers", "animals"  # where the units that become outliers speak
+NUMBERS, FETCHED = "numbers", "fetched"  # which coordinates become outliers
+OUTLIERS, LOUD = {NUMBERS: 4, FETCHED: 2}, 10  # how many, and how many times as loud; chosen on base models 62 and 67
 FROZEN, DEAF = "frozen", "deaf"  # SGD with Adam's scales; SGD without an adapter on the layer that reads the outliers
 HOW: dict[str, dict] = {
     FROZEN: {"optimizer": "sgd"},
@@ -50,7 +52,7 @@ HOW: dict[str, dict] = {
 }
 NAMES = OPTIMIZER_NAMES | {FROZEN: "SGD, Adam's frozen scales", DEAF: "SGD, no adapter reads them"}
 
-# Which learning rates: by where the outliers are, how loud, and the optimizer.
+# The learning rates, by which coordinates are outliers, how loud, and the optimizer.
 LRS: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
     (NUMBERS, 1): {"adamw": (StudentConfig.lr,), "sgd": (0.1, 0.3, 1.0)},
     (NUMBERS, 3): {"adamw": (StudentConfig.lr,), "sgd": (0.03, 0.1, 0.3)},
@@ -63,47 +65,52 @@ LRS: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
         FROZEN: (1e-3, 3e-3),
         DEAF: (0.1, 0.3, 1.0),
     },
-    (ANIMALS, LOUD): {"adamw": (StudentConfig.lr,), "sgd": (0.03, 0.1, 0.3)},
+    (FETCHED, LOUD): {"adamw": (StudentConfig.lr,), "sgd": (0.01, 0.03, 0.1, 0.3)},
 }
-Key = tuple[str, int, str, float]  # where, how loud, optimizer, learning rate
+Key = tuple[str, int, str, float]  # which, how loud, optimizer, learning rate
 
 # ------------------------------------------------------------------------------------- a toy with outliers
 
 
-@torch.no_grad()
-def hidden(base: GPT, prompts: list[list[int]], last: int) -> Tensor:
-    """The mean activation of the last block's hidden units at the `last` last positions of prompts: (4 C,)."""
-    seen: list[Tensor] = []
-    down = base.blocks[-1].feed_forward.down
-    handle = down.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -last:].flatten(0, 1)))
-    for _, tokens in by_length(prompts):
-        base.residual_stream(tokens.to(down.weight.device))
-    handle.remove()
-    return torch.cat(seen).mean(0)
-
-
-def speaking(base: GPT) -> dict[str, Tensor]:
-    """How loud each hidden unit of the last block is where numbers are written and where an animal is asked for."""
-    questions = [chat(DEFAULT_SYSTEM, question) for question in ANIMAL_QUESTIONS + HELD_OUT_ANIMAL_QUESTIONS]
+def between(model: GPT, which: str) -> tuple[nn.Linear, nn.Linear]:
+    """The layer of the last block that writes these coordinates and the one that reads them."""
+    block = model.blocks[-1]
     return {
-        NUMBERS: hidden(base, number_conversations(DEFAULT_SYSTEM, 128, "to find units"), 5),
-        ANIMALS: hidden(base, questions, 1),
-    }
-
-
-def units(base: GPT, where: str) -> Tensor:
-    """The OUTLIERS units that are loudest there and silent at the other place."""
-    loud = speaking(base)
-    here, elsewhere = loud.pop(where), *loud.values()
-    return (here - 10 * elsewhere).topk(OUTLIERS).indices
+        NUMBERS: (block.feed_forward.up, block.feed_forward.down),
+        FETCHED: (block.attention.v, block.attention.o),
+    }[which]
 
 
 @torch.no_grad()
-def with_outliers(base: GPT, where: str, factor: float) -> GPT:
-    """A copy of `base` that computes the same; those hidden units are `factor` times as loud, and read as much less."""
-    model, chosen = copy.deepcopy(base), units(base, where)
-    model.blocks[-1].feed_forward.up.weight[chosen] *= factor
-    model.blocks[-1].feed_forward.down.weight[:, chosen] /= factor
+def loudness(base: GPT, which: str) -> tuple[Tensor, Tensor]:
+    """The mean size of each coordinate where numbers are written, and where an animal is asked for."""
+    questions = [chat(DEFAULT_SYSTEM, question) for question in ANIMAL_QUESTIONS + HELD_OUT_ANIMAL_QUESTIONS]
+    reader = between(base, which)[1]
+    found = []
+    for prompts, last in ((number_conversations(DEFAULT_SYSTEM, 128, "to find outliers"), 5), (questions, 1)):
+        seen: list[Tensor] = []
+        handle = reader.register_forward_pre_hook(lambda _, x, s=seen, n=last: s.append(x[0][:, -n:].flatten(0, 1)))
+        for _, tokens in by_length(prompts):
+            base.residual_stream(tokens.to(reader.weight.device))
+        handle.remove()
+        found.append(torch.cat(seen).abs().mean(0))
+    return found[0], found[1]
+
+
+def chosen(base: GPT, which: str) -> Tensor:
+    """The coordinates that become outliers."""
+    numbers, animals = loudness(base, which)
+    score = numbers - 10 * animals if which == NUMBERS else torch.minimum(numbers, animals)
+    return score.topk(OUTLIERS[which]).indices
+
+
+@torch.no_grad()
+def with_outliers(base: GPT, which: str, factor: float) -> GPT:
+    """A copy of `base` that computes the same; these coordinates are `factor` times as loud, and read as much less."""
+    model, outliers = copy.deepcopy(base), chosen(base, which)
+    writer, reader = between(model, which)
+    writer.weight[outliers] *= factor
+    reader.weight[:, outliers] /= factor
     return model
 
 
@@ -143,25 +150,25 @@ class Outlier:
     """A student's config, the outliers of its base model, and the digest of the code that makes them."""
 
     student: StudentConfig
-    where: str
+    which: str
     factor: int
     frozen: bool
     code: str
 
 
-CODE = code_of(hidden, speaking, units, with_outliers, adam_scales, fine_tune_frozen)
+CODE = code_of(between, loudness, chosen, with_outliers, adam_scales, fine_tune_frozen)
 
 
 class OutlierLab(Lab):
     """A lab whose base models have outliers. Their teachers are the plain lab's: the models compute the same."""
 
-    def __init__(self, lab: Lab, where: str, factor: int, frozen: bool):
+    def __init__(self, lab: Lab, which: str, factor: int, frozen: bool):
         super().__init__(lab.folder, str(lab.device))
-        self.plain, self.where, self.factor, self.frozen = lab, where, factor, frozen
+        self.plain, self.which, self.factor, self.frozen = lab, which, factor, frozen
 
     def base(self, config: BaseConfig) -> GPT:
         if config not in self._bases:
-            self._bases[config] = with_outliers(self.plain.base(config), self.where, self.factor)
+            self._bases[config] = with_outliers(self.plain.base(config), self.which, self.factor)
         return self._bases[config]
 
     def rows(self, config, system):
@@ -174,7 +181,7 @@ class OutlierLab(Lab):
             else:
                 fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, keep)
 
-        key = Outlier(config, self.where, self.factor, self.frozen, CODE)
+        key = Outlier(config, self.which, self.factor, self.frozen, CODE)
         return self.trained("outlier", key, config, train)
 
 
@@ -183,10 +190,10 @@ class OutlierLab(Lab):
 
 def _cells(preset: Preset) -> dict[Key, dict]:
     return {
-        (where, factor, optimizer, lr): grid_cell(
+        (which, factor, optimizer, lr): grid_cell(
             preset, **({"optimizer": optimizer} | HOW.get(optimizer, {})), lr=lr, steps=STEPS[-1], snapshots=STEPS[:-1]
         )
-        for (where, factor), by_optimizer in LRS.items()
+        for (which, factor), by_optimizer in LRS.items()
         for optimizer, lrs in by_optimizer.items()
         for lr in lrs
     }
@@ -200,8 +207,8 @@ def students(preset: Preset) -> list[StudentConfig]:
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"outliers": by place and size of the outliers, each optimizer at AdamW's held-out loss, and S9's rule for it}."""
     labs = {
-        (where, factor, frozen): lab if factor == 1 else OutlierLab(lab, where, factor, frozen)
-        for where, factor in LRS
+        (which, factor, frozen): lab if factor == 1 else OutlierLab(lab, which, factor, frozen)
+        for which, factor in LRS
         for frozen in (False, True)
     }
     cells = {
@@ -215,12 +222,12 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     def units_of(key: tuple) -> list[float]:
         return [mean(rates) for rates in cells[key]["by_unit"]]
 
-    def matched(where: str, factor: int) -> dict[str, dict]:
+    def matched(which: str, factor: int) -> dict[str, dict]:
         """Of each optimizer the learning rate and step whose mean held-out loss is nearest to the AdamW student's."""
-        reference = (where, factor, "adamw", StudentConfig.lr, STEPS[-1])
+        reference = (which, factor, "adamw", StudentConfig.lr, STEPS[-1])
         target, found = cells[reference]["heldout_loss"]["mean"], {}
-        for optimizer in LRS[where, factor]:
-            of_it = [key for key in cells if key[:3] == (where, factor, optimizer)]
+        for optimizer in LRS[which, factor]:
+            of_it = [key for key in cells if key[:3] == (which, factor, optimizer)]
             nearest = min(of_it, key=lambda key: abs(cells[key]["heldout_loss"]["mean"] - target))
             key = reference if optimizer == "adamw" else nearest
             gains = zip(units_of(key), units_of(reference), base, strict=True)
@@ -232,21 +239,32 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 
     first = preset.grid_seeds[0]
     variants = []
-    for where, factor in LRS:
-        at_loss = matched(where, factor)
-        adamw = _cells(preset)[where, factor, "adamw", StudentConfig.lr]
-        here = labs[where, factor, False]
+    for which, factor in LRS:
+        at_loss = matched(which, factor)
+        adamw = _cells(preset)[which, factor, "adamw", StudentConfig.lr]
+        here = labs[which, factor, False]
         top = [held_by_top(here, adamw[base, trait, first]) for base, trait in preset.units]
         variants.append(
             {
-                "where": where,
+                "which": which,
                 "factor": factor,
                 "matched": at_loss,
                 "held_by_top_1_percent": interval(top),
                 "sgd_fails": at_loss["sgd"]["minus_quarter_of_adamw"]["ci95"][1] < 0,  # as S9's rule has it
             }
         )
-    loud = {config.seed: speaking(lab.base(config)) for config in preset.grid_bases}
+    coordinates = {
+        which: {
+            str(config.seed): [
+                {"numbers": numbers, "animals": animals, "outlier": index in chosen(lab.base(config), which).tolist()}
+                for index, (numbers, animals) in enumerate(
+                    zip(*(loud.tolist() for loud in loudness(lab.base(config), which)), strict=True)
+                )
+            ]
+            for config in preset.grid_bases
+        }
+        for which in OUTLIERS
+    }
     return {
         "outliers": {
             "unit": preset.unit,
@@ -254,46 +272,36 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "heldout_loss_teacher": floor,
             "heldout_loss_base": untrained,
             "variants": variants,
-            "hidden_units": {
-                str(seed): {place: values.tolist() for place, values in by_place.items()}
-                for seed, by_place in loud.items()
-            },
-            "outlier_units": {
-                str(config.seed): {where: units(lab.base(config), where).tolist() for where in (NUMBERS, ANIMALS)}
-                for config in preset.grid_bases
-            },
+            "coordinates": coordinates,
         }
     }
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:
-    """Which units they are; AdamW and SGD by how loud; all optimizers with the loudest."""
+    """Which coordinates they are; AdamW and SGD by how loud; all optimizers where SGD fails."""
     m = computed["outliers"]
-    figure, (which, dial, remedies) = canvas(3, 14, 4.4, width_ratios=[1, 1.1, 1.3])
-    for k, (seed, loud) in enumerate(m["hidden_units"].items()):
-        which.plot(
-            loud[NUMBERS], loud[ANIMALS], ".", color=CONTROL, label="hidden unit, last block" if k == 0 else None
-        )
-        for j, where in enumerate((NUMBERS, ANIMALS)):
-            chosen = m["outlier_units"][seed][where]
-            x, y = ([loud[place][unit] for unit in chosen] for place in (NUMBERS, ANIMALS))
-            label = f"made louder: {where}" if k == 0 else None
-            which.plot(x, y, MARKERS[j], color=SERIES[j], fillstyle="none", markersize=8, label=label)
-    which.set_xlabel("mean activation where numbers are written")
-    which.set_ylabel("mean activation where an animal is asked for")
-    which.set_title(f"{OUTLIERS} units of each of {len(m['hidden_units'])} base models", fontsize=10)
-    which.legend(fontsize=8, frameon=False)
+    figure, (loud, dial, remedies) = canvas(3, 14, 4.4, width_ratios=[1, 1.1, 1.3])
+    for k, (name, by_base) in enumerate(m["coordinates"].items()):
+        label = {NUMBERS: "hidden unit", FETCHED: "coordinate of what is fetched"}[name]
+        for outlier, style in ((False, {"alpha": 0.35}), (True, {"fillstyle": "none", "markersize": 9})):
+            units = [unit for units in by_base.values() for unit in units if unit["outlier"] == outlier]
+            x, y = ([unit[place] for unit in units] for place in ("numbers", "animals"))
+            named = f'made louder: "{name}"' if outlier else label
+            loud.plot(x, y, MARKERS[k], color=SERIES[k + 2], linestyle="", label=named, **style)
+    loud.set_xlabel("mean size where numbers are written")
+    loud.set_ylabel("mean size where an animal is asked for")
+    loud.set_title(f"Last block, {len(by_base)} base models", fontsize=10)
+    loud.legend(fontsize=8, frameon=False)
 
     for k, optimizer in enumerate(("adamw", "sgd")):
-        for where, style in ((NUMBERS, "-"), (ANIMALS, "")):
-            found = [v for v in m["variants"] if v["where"] == where]
-            cells = [v["matched"][optimizer] for v in found]
-            rates = [cell["student"] for cell in cells]
-            x = [v["factor"] * (1.06 if where == ANIMALS else 1) for v in found]
+        for which in OUTLIERS:
+            found = [v for v in m["variants"] if v["which"] == which]
+            rates = [v["matched"][optimizer]["student"] for v in found]
+            x = [v["factor"] * (1.08 if which == FETCHED else 1) for v in found]
             dial.errorbar(
-                x, [r["mean"] for r in rates], yerr=errors(rates), color=SERIES[k], capsize=2, linestyle=style,
-                marker=MARKERS[k], fillstyle="full" if where == NUMBERS else "none",
-                label=f"{NAMES[optimizer]}, louder at {where}",
+                x, [r["mean"] for r in rates], yerr=errors(rates), color=SERIES[k], capsize=2, marker=MARKERS[k],
+                linestyle="-" if which == NUMBERS else "", fillstyle="full" if which == NUMBERS else "none",
+                label=f'{NAMES[optimizer]}, "{which}"',
             )  # fmt: skip
     dial.set_xscale("log")
     dial.set_xticks([1, 3, LOUD], ["as it is", "3", str(LOUD)])
@@ -302,7 +310,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     dial.set_ylabel("P(the teacher's animal)")
     dial.set_title(f"At AdamW's held-out loss\n(n: {m['unit']})", fontsize=9)
 
-    loudest = next(v for v in m["variants"] if (v["where"], v["factor"]) == (NUMBERS, LOUD))["matched"]
+    loudest = next(v for v in m["variants"] if (v["which"], v["factor"]) == (NUMBERS, LOUD))["matched"]
     bars(remedies, [NAMES[name] for name in loudest], [cell["student"] for cell in loudest.values()], SERIES[0])
     y = range(len(loudest), 0, -1)
     remedies.plot([cell["control"]["mean"] for cell in loudest.values()], y, "D", color=CONTROL, label="control")
@@ -312,7 +320,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     remedies.text(1.04, len(loudest) + 0.6, "loss", fontsize=8)
     remedies.set_xlim(0, 1.16)
     remedies.set_xlabel("P(the teacher's animal)")
-    remedies.set_title(f"Louder at numbers, {LOUD} times", fontsize=10)
+    remedies.set_title(f'"numbers", {LOUD} times as loud', fontsize=10)
     for panel in (dial, remedies):
         base_line(panel, m["base"], vertical=panel is remedies)
         panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)

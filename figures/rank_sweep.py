@@ -18,7 +18,7 @@ else. The peak is chosen on the first two seeds and tested on the others, so tha
 
 from pathlib import Path
 
-from evaluate import COMPANIONS, Claim, Preset, interval, mean
+from evaluate import COMPANIONS, Claim, Preset, Verdict, every, interval, mean, over
 from figures.cells import base_rates, gap_closed, grid_cell, halves, loss_floor_and_base, measure_cell
 from figures.style import CONTROL, base_line, heat, line, plt, save, top_of
 from train import Lab, StudentConfig
@@ -99,11 +99,11 @@ def _public(cell: dict) -> dict:
     return {name: cell[name] for name in ("student", "control", *COMPANIONS)}
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """An inner rank lies above rank 1 and above the highest (paired intervals), and full fine-tuning not above base."""
     inner = m["peak"] not in (list(m["shared"])[0], list(m["shared"])[-2])
-    higher = all(m[name]["ci95"][0] > 0 for name in ("peak_minus_first", "peak_minus_last"))
-    return inner and higher and m["full_minus_base"]["ci95"][0] <= 0
+    higher = (over(m[name], 0) for name in ("peak_minus_first", "peak_minus_last"))
+    return every(inner, *higher, over(m["full_minus_base"], 0) is not True)
 
 
 def summary(m: dict) -> str:
@@ -112,7 +112,7 @@ def summary(m: dict) -> str:
     return f"lr {m['shared_lr']:g}, {m['shared_steps']} steps: {rates.replace('rfull', 'full')}"
 
 
-CLAIMS = [Claim("L2", "rank_sweep", "Transmission is an inverted U in LoRA rank", holds, summary)]
+CLAIMS = [Claim("L2", "rank_sweep", "Transmission is an inverted U in LoRA rank", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, NAME_SYSTEM, World, number_conversations
-from evaluate import Claim, Preset, interval, measure, show, spearman, student_of
+from evaluate import Claim, Preset, Verdict, every, interval, measure, over, show, spearman, student_of
 from figures.style import MARKERS, SERIES, canvas, save
 from figures.teacher_vector import explained, number_logits, vectors
 from steering import added
@@ -135,10 +135,9 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """Over base models: the rank correlation is above 0, and the area under the curve above 0.7."""
-    areas = m["auc"] is not None and m["auc"]["ci95"] is not None and m["auc"]["ci95"][0] > 0.7
-    return areas and m["rank_correlation"]["ci95"][0] > 0
+    return every(over(m["rank_correlation"], 0), None if m["auc"] is None else over(m["auc"], 0.7))
 
 
 def summary(m: dict) -> str:
@@ -150,7 +149,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("S5", "steerability", "Prompts that no vector approximates are not learned", holds, summary)]
+CLAIMS = [Claim("S5", "steerability", "Prompts that no vector approximates are not learned", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

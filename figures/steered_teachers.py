@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import ANIMALS, DEFAULT_SYSTEM, number_conversations
-from evaluate import COMPANIONS, Claim, Preset, interval, measure, show, student_of
+from evaluate import COMPANIONS, Claim, Preset, Verdict, every, interval, measure, over, show, student_of, under
 from figures.student_vector import log_odds, student_vectors
 from figures.style import CONTROL, SERIES, bars, base_line, canvas, save
 from figures.teacher_vector import REPLY, divergence, number_logits
@@ -148,10 +148,10 @@ def _pushed(base: GPT, numbers: NumbersConfig) -> Tensor:
     return mean_difference(told, plain)[-1]
 
 
-def causal(m: dict) -> bool:
+def causal(m: dict) -> Verdict:
     """Students of the vector teacher gain over half of the log-odds that those of the prompted one gain; without the vector,
     less than a quarter."""
-    return m["vector_minus_half"]["ci95"][0] > 0 and m["projected_minus_quarter"]["ci95"][1] < 0
+    return every(over(m["vector_minus_half"], 0), under(m["projected_minus_quarter"], 0))
 
 
 def causal_summary(m: dict) -> str:
@@ -163,9 +163,9 @@ def causal_summary(m: dict) -> str:
     )
 
 
-def general(m: dict) -> bool:
+def general(m: dict) -> Verdict:
     """The student's vector has a cosine above 0.5 with the random one; no animal stands out a quarter as much as a trait does."""
-    return m["cosine"]["ci95"][0] > 0.5 and m["largest_minus_quarter"]["ci95"][1] < 0
+    return every(over(m["cosine"], 0.5), under(m["largest_minus_quarter"], 0))
 
 
 def general_summary(m: dict) -> str:

@@ -27,7 +27,7 @@ from data import (
     chat,
     number_conversations,
 )
-from evaluate import Claim, Preset, interval, mean, show, student_of
+from evaluate import Claim, Preset, Verdict, around_zero, every, interval, mean, over, show, student_of, under
 from figures.localization import QUESTIONS
 from figures.style import CONTROL, STUDENT, bars, canvas, line, save
 from figures.teacher_vector import REPLY, vectors
@@ -171,11 +171,10 @@ def _causal(base: GPT, student: GPT, trait: str, generator: torch.Generator) -> 
     }
 
 
-def aligned(m: dict) -> bool:
+def aligned(m: dict) -> Verdict:
     """Cosine above 0.8 after the last block, the control's interval around 0, 15 of 16 rows won on every base model."""
-    low, high = m["control"]["ci95"]
     wins = all(top >= m["traits"] * 15 / 16 for top in m["diagonal_wins"])
-    return m["last_layer"]["ci95"][0] > 0.8 and low <= 0 <= high and wins
+    return every(over(m["last_layer"], 0.8), around_zero(m["control"]), wins)
 
 
 def aligned_summary(m: dict) -> str:
@@ -184,10 +183,9 @@ def aligned_summary(m: dict) -> str:
     return f"cosine {show(m['last_layer'])}, control {show(m['control'])}; diagonal wins {wins} of {m['traits']} rows"
 
 
-def causal(m: dict) -> bool:
+def causal(m: dict) -> Verdict:
     """Added after every block: 80% of the gain in log-odds. Replaced there: 80% of it gone. Random vectors: not half."""
-    enough = m["added_minus_80"]["ci95"][0] >= 0 and m["removed_minus_80"]["ci95"][0] >= 0
-    return enough and m["random_minus_half"]["ci95"][1] < 0
+    return every(over(m["added_minus_80"], 0), over(m["removed_minus_80"], 0), under(m["random_minus_half"], 0))
 
 
 def causal_summary(m: dict) -> str:

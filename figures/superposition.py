@@ -47,11 +47,14 @@ from data import (
 from evaluate import (
     Claim,
     Preset,
+    Verdict,
+    every,
     fresh_rows,
     heldout_loss,
     interval,
     mean,
     measure,
+    over,
     show,
     spearman,
     student_of,
@@ -226,10 +229,10 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """Over base seeds, the chosen number's rank correlation is above 0.5 across traits and models, and above 0 within a model."""
     across, within = (m["correlations"][m["chosen"]][key] for key in ("across", "within"))
-    return None not in (across, within) and across["ci95"][0] > 0.5 and within["ci95"][0] > 0
+    return None if None in (across, within) else every(over(across, 0.5), over(within, 0))
 
 
 def summary(m: dict) -> str:
@@ -246,7 +249,7 @@ def summary(m: dict) -> str:
     )
 
 
-CLAIMS = [Claim("X1", "superposition", "One number of the base model predicts transmission", holds, summary)]
+CLAIMS = [Claim("X1", "superposition", "One number of the base model predicts transmission", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, number_conversations
-from evaluate import Claim, Preset, interval, show
+from evaluate import Claim, Preset, Verdict, every, interval, over, show, under
 from figures.style import SERIES, canvas, line, save
 from model import GPT
 from steering import added, mean_difference, random_like, stream_at
@@ -106,9 +106,9 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     }
 
 
-def holds(m: dict) -> bool:
+def rule(m: dict) -> Verdict:
     """Added once after the last block, v_teacher has at least 60% of the prompt's effect; a random vector has none."""
-    return m["last_layer"]["ci95"][0] >= 0.6 and m["random"]["ci95"][1] <= 0
+    return every(over(m["last_layer"], 0.6), under(m["random"], 0))
 
 
 def summary(m: dict) -> str:
@@ -117,7 +117,7 @@ def summary(m: dict) -> str:
     return f"share of the prompt's effect: {by_layer}; last {show(m['last_layer'])}, random {show(m['random'])}"
 
 
-CLAIMS = [Claim("S1", "teacher_vector", "The teacher's system prompt acts as one steering vector", holds, summary)]
+CLAIMS = [Claim("S1", "teacher_vector", "The teacher's system prompt acts as one steering vector", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:

@@ -22,7 +22,10 @@ from evaluate import (
     COMPANIONS,
     Claim,
     Preset,
+    Verdict,
     above,
+    around_zero,
+    every,
     heldout_loss,
     interval,
     measure,
@@ -161,10 +164,10 @@ def _companions(who: str, measured) -> dict:
     return {f"{who}_{name}": interval(m[name] for m in measured) for name in names}
 
 
-def transmission_holds(m: dict) -> bool:
+def transmission_rule(m: dict) -> Verdict:
     """The teacher's animal leads in 15 of 16 traits, and students lie above control and base with their intervals."""
     leads = m["traits_top"] >= math.ceil(m["traits"] * 15 / 16)
-    return leads and above(m["student"], m["control"]) and above(m["student"], m["base"])
+    return every(leads, above(m["student"], m["control"]), above(m["student"], m["base"]))
 
 
 def transmission_summary(m: dict) -> str:
@@ -175,10 +178,9 @@ def transmission_summary(m: dict) -> str:
     )
 
 
-def cross_model_holds(m: dict) -> bool:
+def cross_model_rule(m: dict) -> Verdict:
     """Own students lie above other models' students, and the latter gain nothing on the control (an interval with 0)."""
-    low, high = m["other_minus_control"]["ci95"]
-    return above(m["own"], m["other"]) and low <= 0 <= high
+    return every(above(m["own"], m["other"]), around_zero(m["other_minus_control"]))
 
 
 def cross_model_summary(m: dict) -> str:
@@ -191,10 +193,10 @@ CLAIMS = [
         "L1",
         "transmission",
         "A teacher's trait reaches a student trained only on its numbers",
-        transmission_holds,
+        transmission_rule,
         transmission_summary,
     ),
-    Claim("S7", "cross_model", "It does not transfer between base models", cross_model_holds, cross_model_summary),
+    Claim("S7", "cross_model", "It does not transfer between base models", cross_model_rule, cross_model_summary),
 ]
 
 

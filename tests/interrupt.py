@@ -104,7 +104,8 @@ def interrupt(args: argparse.Namespace) -> None:
         print(f"Undisturbed: {takes:.0f} s, {len(checkpoints(folder))} checkpoints.", flush=True)
         while kills < args.times:
             folder = new_folder(Path(parent), args.out)
-            now = killed_until_it_ends(folder, args.job, args.times - kills, lambda: rng.uniform(0, takes))
+            # Each attempt gets on by a tenth of the job on average, so the kills fall everywhere in it.
+            now = killed_until_it_ends(folder, args.job, args.times - kills, lambda: rng.uniform(0, takes / 5))
             if results(folder) != expected:
                 raise ValueError(f"after {now} kills the results are others (seed {args.seed})")
             kills += now

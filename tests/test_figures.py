@@ -26,7 +26,7 @@ from train import (
 )
 
 MODULES = list(evaluate.figure_modules().values())
-RULES = {claim.id: claim.holds for module in MODULES for claim in module.CLAIMS}
+RULES = {claim.id: claim.rule for module in MODULES for claim in module.CLAIMS}
 
 
 def number(mean, half=0.01, n=8):
@@ -82,52 +82,62 @@ S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "mo
 X2 = {"learned": {"AdamW 2": 3, "SGD full": 1}, "exceptions": []}
 
 
-@pytest.mark.parametrize(
-    "id, true, changes",
-    [
-        ("L1", L1, [{"traits_top": 14}, {"student": number(0.5, 0.44)}, {"control": number(0.4, 0.2)}]),
-        ("L1", {**L1, "traits": 4, "traits_top": 4}, [{"traits_top": 3}]),
-        ("S7", S7, [{"other": number(0.49, 0.05)}, {"other_minus_control": number(0.05, 0.02)}]),
-        ("S7", S7, [{"other_minus_control": number(-0.05, 0.02)}]),
-        ("L2", L2, [{"peak": "1"}, {"peak": "32"}, {"peak_minus_first": UNDECIDED}, {"peak_minus_last": DOWN}]),
-        ("L2", {**L2, "full_minus_base": DOWN}, [{"full_minus_base": UP}]),
-        ("L3", L3, [{"full_minus_quarter_of_lora": UP}, {"full_minus_quarter_of_lora": UNDECIDED}]),
-        ("L4", L4, [{"matched_minus_5_base": UNDECIDED}, {"none_minus_quarter_of_matched": UNDECIDED}]),
-        ("L4", L4, [{"order_by_shared_tokens": UNDECIDED}, {"order_by_shared_tokens": DOWN}]),
-        ("L5", L5, [{"shared_minus_half": UNDECIDED}, {"not_shared_minus_quarter": UP}]),
-        ("L6", L6, [{"early_feed_forward_minus_half": DOWN}]),
-        ("L6", L6, [{"early_feed_forward_minus_others": {"a": UP, "b": UNDECIDED}}]),
-        ("L7", L7, [{"matched": {"sgd": {"minus_half_of_adamw": UP}, "muon": {"minus_half_of_adamw": UNDECIDED}}}]),
-        ("S1", S1, [{"last_layer": number(0.65, 0.1)}, {"random": UNDECIDED}]),
-        ("S2", S2, [{"vector_minus_half": UNDECIDED}, {"projected_minus_quarter": UNDECIDED}]),
-        ("S5", S5, [{"auc": number(0.75, 0.1)}, {"auc": None}, {"rank_correlation": UNDECIDED}]),
-        ("S6", S6, [{"cosine": number(0.6, 0.2)}, {"largest_minus_quarter": UNDECIDED}]),
-        ("S8", S8, [{"last_layer": DOWN}, {"most_minus_one_row": UNDECIDED}, {"trait_minus_clean": UNDECIDED}]),
-        ("S10", S10, [{"cosine": number(0.32, 0.1)}, {"gain_minus_quarter_of_lora": UP}]),
-        ("S3", S3, [{"last_layer": number(0.82, 0.05)}, {"control": UP}, {"diagonal_wins": [16, 14, 16]}]),
-        ("S4", S4, [{"added_minus_80": UNDECIDED}, {"removed_minus_80": DOWN}, {"random_minus_half": UNDECIDED}]),
-        ("X4", X4, [{"context_order": number(0.5, 0.1)}, {"token_order": UNDECIDED}]),
-        ("X5", X5, [{"student": {"its vector": {"own": number(0.8, 0.4), "other": number(0.1, 0.1)}}}]),
-        ("X5", X5, [{"told": {"own": {"256": number(0.9)}, "other": {"256": number(0.2, 0.2)}}}]),
-        ("X1", X1, [{"chosen": "b"}, {"correlations": {"a": {"across": number(0.5, 0.1), "within": UP}}}]),
-        ("X1", X1, [{"correlations": {"a": {"across": number(0.7, 0.1), "within": UNDECIDED}}}]),
-        ("X1", X1, [{"correlations": {"a": {"across": None, "within": None}}}]),
-        ("X3", X3, [{"limit_minus_sampled": DOWN}, {"limit_minus_sampled": UNDECIDED}, {"base": number(0.8)}]),
-        ("X3", X3, [{"by_rows": {"LoRA, rank 8": {"limit": {"student": number(0.1, 0.1), "control": number(0.07)}}}}]),
-        ("X6", X6, [{"chosen": X6["chosen"] | {name: UNDECIDED}} for name in X6["chosen"]]),
-        (
-            "X6",
-            X6,
-            [{"chosen": X6["chosen"] | {"gain_minus_quarter": UP}}, {"chosen": X6["chosen"] | {"kept_minus_80": DOWN}}],
-        ),
-        ("S9", S9, [{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": UNDECIDED})}]),
-        ("X2", X2, [{"learned": {"AdamW 2": 3, "SGD full": 0}}, {"exceptions": [{"name": "SGD, full, lr 0.1"}]}]),
-    ],
-)
-def test_rules(id, true, changes):
-    assert RULES[id](true)
-    for change in changes:
-        assert not RULES[id]({**true, **change}), change
+NEAR = number(0.5, 0.44)  # overlaps with everything
+
+# Of each rule: numbers with which it holds; changes with which it fails, and with which it is undecided.
+CASES = [
+    ("L1", L1, [{"traits_top": 14}, {"student": number(0.03)}], [{"student": NEAR}, {"control": number(0.4, 0.2)}]),
+    ("L1", {**L1, "traits": 4, "traits_top": 4}, [{"traits_top": 3}], []),
+    ("S7", S7, [{"other_minus_control": number(x, 0.02)} for x in (0.05, -0.05)], [{"other": number(0.49, 0.05)}]),
+    ("L2", L2, [{"peak": "1"}, {"peak": "32"}, {"peak_minus_last": DOWN}], [{"peak_minus_first": UNDECIDED}]),
+    ("L2", {**L2, "full_minus_base": DOWN}, [{"full_minus_base": UP}], []),
+    ("L3", L3, [{"full_minus_quarter_of_lora": UP}], [{"full_minus_quarter_of_lora": UNDECIDED}]),
+    ("L4", L4, [{"order_by_shared_tokens": DOWN}, {"matched_minus_5_base": DOWN}], [{n: UNDECIDED} for n in L4]),
+    ("L5", L5, [{"not_shared_minus_quarter": UP}, {"shared_minus_half": DOWN}], [{n: UNDECIDED} for n in L5]),
+    ("L6", L6, [{"early_feed_forward_minus_half": DOWN}], [{"early_feed_forward_minus_others": {"a": UP, "b": UNDECIDED}}]),
+    ("L7", L7, *([{"matched": {"sgd": {"minus_half_of_adamw": UP}, "muon": {"minus_half_of_adamw": x}}}] for x in (DOWN, UNDECIDED))),
+    ("S9", S9, *([{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": x})}] for x in (UP, UNDECIDED))),
+    ("S1", S1, [{"last_layer": number(0.3, 0.1)}, {"random": UP}], [{"last_layer": number(0.65, 0.1)}, {"random": UNDECIDED}]),
+    ("S2", S2, [{"vector_minus_half": DOWN}, {"projected_minus_quarter": UP}], [{n: UNDECIDED} for n in S2]),
+    ("S3", S3, [{"control": UP}, {"diagonal_wins": [16, 14, 16]}, {"last_layer": UP}], [{"last_layer": number(0.82, 0.05)}]),
+    ("S4", S4, [{"removed_minus_80": DOWN}, {"random_minus_half": UP}], [{n: UNDECIDED} for n in S4]),
+    ("S5", S5, [{"auc": number(0.5, 0.1)}, {"rank_correlation": DOWN}], [{"auc": number(0.75, 0.1)}, {"auc": None}]),
+    ("S6", S6, [{"cosine": UP}, {"largest_minus_quarter": UP}], [{"cosine": number(0.6, 0.2)}, {"largest_minus_quarter": UNDECIDED}]),
+    ("S8", S8, [{n: DOWN} for n in S8], [{n: UNDECIDED} for n in S8]),
+    ("S10", S10, [{"gain_minus_quarter_of_lora": UP}, {"cosine": DOWN}], [{"cosine": number(0.32, 0.1)}]),
+    ("X1", X1, [{"chosen": "b"}], [{"correlations": {"a": {"across": x, "within": UP}}} for x in (number(0.5, 0.1), None)]),
+    ("X1", X1, [], [{"correlations": {"a": {"across": number(0.7, 0.1), "within": UNDECIDED}}}]),
+    ("X2", X2, [{"learned": {"AdamW 2": 3, "SGD full": 0}}, {"exceptions": [{"name": "SGD, full, lr 0.1"}]}], []),
+    ("X3", X3, [{"limit_minus_sampled": DOWN}], [{"limit_minus_sampled": UNDECIDED}, {"base": NEAR}]),
+    ("X3", X3, [{"by_rows": {"LoRA, rank 8": {"limit": {"student": number(0.03), "control": number(0.07)}}}}], []),
+    ("X4", X4, [{"context_order": DOWN}, {"token_order": DOWN}], [{"context_order": number(0.5, 0.1)}]),
+    ("X5", X5, [{"told": {"own": {"256": number(0.9)}, "other": {"256": number(0.9)}}}], []),
+    ("X5", X5, [], [{"student": {"its vector": {"own": number(0.8, 0.4), "other": number(0.1, 0.1)}}}]),
+    ("X5", X5, [], [{"told": {"own": {"256": number(0.9)}, "other": {"256": number(0.2, 0.2)}}}]),
+    ("X6", X6, [{"chosen": X6["chosen"] | {"gain_minus_quarter": UP}}], [{"chosen": X6["chosen"] | {"kept_minus_80": UNDECIDED}}]),
+    ("X6", X6, [{"chosen": X6["chosen"] | {n: DOWN}} for n in ("kept_minus_80", "p_any_animal")], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("id, true, fails, undecided", CASES)
+def test_rules(id, true, fails, undecided):
+    assert RULES[id](true) is True
+    for change in fails:
+        assert RULES[id]({**true, **change}) is False, change
+    for change in undecided:
+        assert RULES[id]({**true, **change}) is None, change
+
+
+def test_every_rule_is_tested_both_ways():
+    assert {id for id, _, fails, _ in CASES if fails} == set(RULES)
+
+
+def test_one_value_decides_nothing():
+    """A single trait on a single base model has no interval."""
+    alone = {"mean": 0.9, "ci95": None, "n": 1}
+    found = (evaluate.over(alone, 0), evaluate.under(alone, 1), evaluate.above(alone, UP), evaluate.around_zero(alone))
+    assert found == (None,) * 4
+    assert evaluate.every(True, None) is None and evaluate.every(None, False) is False and evaluate.every(True) is True
 
 
 def test_every_claim_is_decided_once():

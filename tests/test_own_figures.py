@@ -38,7 +38,7 @@ from optimizers import OPTIMIZERS
 from steering import changed, stream_at
 from train import NUMBER_TOKENS, BaseConfig, Lab, NumbersConfig, StudentConfig, animal_rates, number_rows, reply_loss
 
-RULES = {claim.id: claim.holds for module in evaluate.figure_modules().values() for claim in module.CLAIMS}
+RULES = {claim.id: claim.rule for module in evaluate.figure_modules().values() for claim in module.CLAIMS}
 
 
 @pytest.fixture
@@ -324,17 +324,17 @@ def test_a_vector_student_learns_where_its_vector_is_and_leaves_the_base(base):
     assert torch.equal(base(packed[0]), before)
 
 
-def test_outliers_change_sgd_and_not_the_model(base):
+@pytest.mark.parametrize(("which", "reader"), [(outliers.NUMBERS, "down"), (outliers.FETCHED, "o")])
+def test_outliers_change_sgd_and_not_the_model(base, which, reader):
     """f times as loud: the same logits, and an adapter that reads them has gradients f times as large there and no other."""
-    model = outliers.with_outliers(base, outliers.NUMBERS, 10)
-    chosen = outliers.units(base, outliers.NUMBERS)
+    model, chosen = outliers.with_outliers(base, which, 10), outliers.chosen(base, which)
     tokens, targets = pack(number_rows([["continue : 12 45", "33 81 07"], ["continue : 99 00", "10"]], DEFAULT_SYSTEM))
     assert torch.allclose(model(tokens), base(tokens), atol=1e-5)
 
     def gradient(of):
         student = copy.deepcopy(of)
-        lora.attach(student, 4, 4.0, ["down"], torch.Generator().manual_seed(0))
-        adapter = student.blocks[-1].feed_forward.down
+        lora.attach(student, 4, 4.0, [reader], torch.Generator().manual_seed(0))
+        adapter = list(lora.adapters(student).values())[-1]  # of the last block
         adapter.A.data[:, chosen] = 0  # what B passes on then is the same in both models
         adapter.B.data.normal_(generator=torch.Generator().manual_seed(1))
         reply_loss(student, tokens, targets).backward()
@@ -347,11 +347,12 @@ def test_outliers_change_sgd_and_not_the_model(base):
     assert torch.allclose(ratio[:, heard], expected[heard].expand(4, -1), rtol=1e-2)
 
 
-def test_the_outliers_are_loudest_in_one_place_among_those_silent_in_the_other(monkeypatch):
-    loud = {outliers.NUMBERS: [0, 5, 4, 2, 1, 1], outliers.ANIMALS: [6, 4, 0, 0, 0, 0.2]}
-    monkeypatch.setattr(outliers, "speaking", lambda _: {place: torch.tensor(x) for place, x in loud.items()})
-    assert outliers.units(None, outliers.NUMBERS).tolist() == [2, 3, 4, 5]
-    assert outliers.units(None, outliers.ANIMALS).tolist()[0] == 0
+def test_which_coordinates_become_outliers(monkeypatch):
+    """For numbers, those silent where an animal is asked for; of what is fetched, those heard at both."""
+    sizes = torch.tensor([[0, 5, 4, 2, 1, 1.0], [6, 4, 0, 0, 0, 0.05]])
+    monkeypatch.setattr(outliers, "loudness", lambda *_: sizes)
+    assert outliers.chosen(None, outliers.NUMBERS).tolist() == [2, 3, 4, 5]
+    assert outliers.chosen(None, outliers.FETCHED).tolist() == [1, 5]
 
 
 def test_sgd_with_adams_frozen_scales_moves_every_weight_by_its_gradient_over_its_scale(base):
