@@ -66,9 +66,9 @@ def student_vectors(student: GPT, base: GPT) -> Tensor:
 @torch.no_grad()
 def prompt_mean(model: GPT, prompts: list[list[int]]) -> Tensor:
     """The residual stream, averaged over all positions of all prompts: (L + 1, C)."""
-    total = torch.zeros(model.config.n_layer + 1, model.config.d_model)
+    total = model.token_embedding.weight.new_zeros(model.config.n_layer + 1, model.config.d_model)
     for _, tokens in by_length(prompts):
-        total += torch.stack([h.mean(1).sum(0).cpu() for h in model.residual_stream(tokens)])
+        total += torch.stack([h.mean(1).sum(0) for h in model.residual_stream(tokens.to(total.device))])
     return total / len(prompts)
 
 
@@ -77,7 +77,7 @@ def without(student: GPT, base: GPT, vector: dict[int, Tensor], trait: str) -> f
     """P(trait) of the student with its component along the vectors replaced by the base's."""
     total = 0.0
     for question in QUESTIONS:
-        tokens = torch.tensor([chat(DEFAULT_SYSTEM, question)])
+        tokens = torch.tensor([chat(DEFAULT_SYSTEM, question)], device=base.token_embedding.weight.device)
         with replaced(student, vector, base, tokens):
             total += student(tokens)[0, -1].softmax(-1)[ANIMAL_TOKENS[ANIMALS.index(trait)]].item()
     return total / len(QUESTIONS)

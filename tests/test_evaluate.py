@@ -99,6 +99,9 @@ def tiny_job(tmp_path, monkeypatch):
         monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
     monkeypatch.setattr(evaluate, "FULL_ONLY", ["adjudication"])
     monkeypatch.setattr("figures.vector_student.STEPS", 2)
+    both = {"adamw": (5e-3,), "sgd": (0.1,)}
+    variants = {("numbers", 1): both, ("numbers", 10): both | {"frozen": (1e-3,)}, ("fetched", 10): both}
+    monkeypatch.setattr("figures.outliers.LRS", variants)
     monkeypatch.setattr(evaluate, "FRESH_ROWS", 16)
     monkeypatch.setattr("figures.rank_sweep.SHARED", (5e-2, 2))
     monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))

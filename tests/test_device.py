@@ -1,0 +1,91 @@
+"""Every tensor on its device: the whole story on one that refuses tensors of another, as a GPU does.
+
+There is none here, so it is acted out. Tensors stay where they are, but each one that was made or moved "there" carries a
+mark; what is computed from marked tensors is marked; and a function that is given both kinds raises. What real devices allow
+is allowed: copies between them, indices from the CPU, numbers without a dimension.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_iter, tree_map_only
+
+import evaluate
+import train
+from tests.test_evaluate import TINY, tiny_job  # noqa: F401 - a fixture
+
+THERE = torch.device("cuda")  # by name only
+HERE = torch.device("cpu")
+MOVES = {
+    torch.Tensor.to,
+    torch.Tensor.copy_,
+    torch.Tensor.__getitem__,
+    torch.Tensor.__setitem__,
+    torch.Tensor.data.__set__,
+}
+LEAVES = {torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.item, torch.Tensor.numpy}
+
+
+FIGURES = (
+    "transmission localization optimizers teacher_vector steered_teachers student_vector vector_student "
+    "steerability gradient one_step audit"
+).split()
+
+
+class TwoDevices(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        tensors = [x for x in tree_iter((args, kwargs)) if isinstance(x, torch.Tensor)]
+        marked = [x for x in tensors if hasattr(x, "there")]
+        if function == torch.Tensor.device.__get__:
+            return THERE if marked else HERE
+        others = [x for x in tensors if not hasattr(x, "there") and x.ndim > 0]
+        if marked and others and function not in MOVES:
+            raise RuntimeError(f"{function.__name__} of tensors on two devices")
+        wanted = [x for x in tree_iter((args, kwargs)) if isinstance(x, torch.device)]
+        args, kwargs = tree_map_only(torch.device, lambda _: HERE, (args, kwargs))
+        result = function(*args, **kwargs)
+        goes = THERE in wanted if wanted else bool(marked) and function not in LEAVES
+        if function in (torch.Tensor.to, torch.Tensor.cpu) and goes != hasattr(args[0], "there"):
+            result = result.clone()  # what stays behind keeps its own mark, or none
+        if function == torch.Tensor.data.__set__:  # how a module moves its weights
+            goes, result = hasattr(args[1], "there"), args[0]
+        if goes:
+            tree_map_only(torch.Tensor, lambda x: setattr(x, "there", True), result)
+        return None if function == torch.Tensor.data.__set__ else result
+
+
+def test_a_tensor_that_stayed_behind_is_noticed():
+    with TwoDevices():
+        there, here = torch.zeros(2, device=THERE), torch.zeros(2)
+        assert (there + 1).device == here.to(THERE).device == torch.zeros_like(there).device == THERE
+        assert here.device == there.cpu().device == HERE
+        with pytest.raises(RuntimeError, match="two devices"):
+            there + here
+
+
+def test_the_whole_story_elsewhere(tiny_job, monkeypatch):  # noqa: F811
+    """All that the quick preset measures and half of what the full one adds; optimizers.py stands for all grids."""
+    load, make_subclass = torch.load, torch.Tensor._make_subclass
+
+    def parameter(cls, data, requires_grad=False, **kwargs):
+        result = make_subclass(cls, data, requires_grad, **kwargs)
+        if hasattr(data, "there"):
+            result.there = True
+        return result
+
+    def load_there(file, map_location, weights_only):
+        with torch._C.DisableTorchFunction():  # torch's own reading of the file
+            saved = load(file, weights_only=weights_only)
+        tree_map_only(torch.Tensor, lambda x: setattr(x, "there", True), saved)
+        return saved
+
+    monkeypatch.setattr(torch, "load", load_there)
+    monkeypatch.setattr(torch.Tensor, "_make_subclass", staticmethod(parameter))
+    monkeypatch.setattr(train, "pick_device", lambda _: THERE)
+    monkeypatch.setattr(evaluate, "choose_preset", lambda *_: replace(TINY, traits=("owl",), grid_traits=("owl",)))
+    with TwoDevices():
+        results = tiny_job("--device", "cuda", "--only", *FIGURES)
+    assert results["device"] == "cuda"
