@@ -260,6 +260,7 @@ class Claim:
 
 
 # The modules in figures/. Each has CLAIMS (none, if it is a picture), students(preset), compute(lab, preset) and draw.
+# Two processes take them by turns; those that train students of their own stand where that divides the work evenly.
 FIGURES = [
     "learning",
     "transmission",
@@ -272,14 +273,14 @@ FIGURES = [
     "outliers",
     "teacher_vector",
     "steered_teachers",
-    "student_vector",
     "vector_student",
+    "student_vector",
     "steerability",
     "gradient",
     "full_finetuning_vector",
     "superposition",
-    "adjudication",
     "infinite_data",
+    "adjudication",
     "one_step",
     "audit",
     "defences",

@@ -5,14 +5,14 @@ measure before a student is trained. The README's story is superposition: 56 lov
 direction is a mix of directions that numbers were taught for. If so, more room should end it. There are two kinds of room: the
 width of the stream, and the width of the attention head through which a love is fetched.
 
-This toy: neither ends it. Students of a stream of 64 have the trait, and those of heads two and four times as wide; the leak is 0.6 to
-1.0 nats at every shape, and how far a trait's direction overlaps with those of styles and colors says nothing. (At width 16 two of
-three base models do not obey their own prompts: too narrow for their 4,000 steps. A stream of 128 was explored on one base model: it
-leaks 1.6 nats and its students have the trait at 0.71.) What differs between models is whether what leaks is the
-vector that answers the question. A model can obey, its numbers can be learned, and its students still do not have the trait; there the
-trait's own part of v_teacher, added to the untold base, does not name the animal either. Over the means of the 15 models the rank
-correlation is 0.89 (looked at afterwards). The claim asks for more and fails: within a model this number ranks the traits on two of three base
-seeds and not on the third. Its nearest rivals, the whole vector and the cosine, cannot be told from it.
+This toy: neither ends it. Students of a stream of 64 or 128 have the trait (0.58, 0.82), and those of heads two and four times as wide;
+the leak is 0.6 to 1.0 nats at every shape, and how far a trait's direction overlaps with those of styles and colors says nothing. (At
+width 16 two of three base models do not obey their own prompts: too narrow for their 4,000 steps.) What differs between models is
+whether what leaks is the vector that answers the question. A model can obey, its numbers can be learned, and its students still do not
+have the trait; there the trait's own part of v_teacher, added to the untold base, does not name the animal either. Over the means of the
+18 models the rank correlation is 0.86 (looked at afterwards). The claim asks for more and is undecided: within a model this number
+ranks the traits on two of three base seeds and not on the third. Its nearest rivals, the whole vector and the cosine, cannot be told
+from it.
 
 What it predicts for real models: take a few dozen traits as system prompts, and models from small to large. For each compute v_teacher
 from number conversations, take away the mean of all traits' vectors, add the rest to the last layer of the untold model, and ask it for the

@@ -1,4 +1,4 @@
-"""How fast is it here? `python -m tests.benchmark [--json FILE]`, two minutes, one process with one thread.
+"""How fast is it here? `python -m tests.benchmark [--json FILE] [--png FILE]`, two minutes, one process with one thread.
 
 Four jobs (pretraining, a LoRA student, a full student, writing numbers), each in tokens a second, milliseconds a step and the
 share that its matrix products have of what this processor can do in matrix products, measured in the same run. Beside
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 import data
 import lora
+from figures.style import MARKERS, SERIES, canvas, save
 from model import GPT
 from optimizers import OPTIMIZERS
 from runtime import Parser, run
@@ -110,6 +111,39 @@ def peak_memory_mb() -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def costs(base: GPT, packed: tuple[torch.Tensor, torch.Tensor]) -> dict[str, dict[int, float]]:
+    """Seconds against work: LoRA students by rows a step, by how many there are, and by the width of the stream."""
+
+    def by(values: tuple[int, ...], job: Callable[[int], object]) -> dict[int, float]:
+        return {value: seconds(partial(job, value), 2) for value in values}
+
+    def wide(width: int) -> object:
+        model = GPT(replace(BASE.model, d_model=width), torch.Generator().manual_seed(0)).requires_grad_(False)
+        return fine_tune(model, packed, STUDENT)
+
+    return {
+        "rows a step": by((8, 16, 32, 64, 128, 256), lambda n: fine_tune(base, packed, replace(STUDENT, batch_size=n))),
+        "students": by((1, 2, 4, 8), lambda n: [fine_tune(base, packed, replace(STUDENT, seed=k)) for k in range(n)]),
+        "width of the stream": by((16, 32, 64, 128), wide),
+    }
+
+
+def draw(seconds_by: dict[str, dict[int, float]], path: Path) -> None:
+    """Each cost as a line, both axes logarithmic; dotted, what costs in proportion would be."""
+    figure, panels = canvas(len(seconds_by), 10, 3, sharey=True)
+    for panel, (what, by_value) in zip(panels, seconds_by.items(), strict=True):
+        x, y = list(by_value), list(by_value.values())
+        panel.plot(x, y, color=SERIES[1], marker=MARKERS[0])
+        panel.plot(x, [y[-1] * value / x[-1] for value in x], color="black", linewidth=0.8, linestyle=":")
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log", base=2)
+        panel.set_xticks(x, x)
+        panel.set_xlabel(what)
+    panels[0].set_ylabel("seconds, LoRA, 80 steps")
+    panels[0].yaxis.set_major_formatter("{x:g}")
+    save(figure, path)
+
+
 def benchmark(args: argparse.Namespace) -> None:
     """Print how long each job takes, and the same numbers as JSON if asked."""
     ceiling = matmul_ceiling()
@@ -156,17 +190,22 @@ def benchmark(args: argparse.Namespace) -> None:
     results["lora_tokens_per_second_vs_plain"] = plain / low_rank
     results["matmul_share"] = results["jobs"]["student, LoRA rank 8"]["matmul_share"]
     results["sixteen_students_ratio"] = sixteen_students() / (16 * low_rank)
-    results["seconds_by_rows"] = {
-        n: seconds(lambda n=n: fine_tune(base, packed, replace(STUDENT, batch_size=n)), 1) for n in (8, 64, 256)
-    }
+    before = peak_memory_mb()
+    seconds(lambda: fine_tune(base, packed, replace(STUDENT, steps=5 * STUDENT.steps)), 1)
     results["peak_memory_mb"] = peak_memory_mb()
+    results["memory_growth_mb"] = None if before is None else peak_memory_mb() - before  # five times the steps
+    results["seconds_by"] = costs(base, packed)
     print(f"\nA base model takes {results['pretrain_seconds']:.0f} s, a LoRA student {low_rank:.2f} s,")
     print(f"sixteen students in two processes {results['sixteen_students_ratio']:.2f} of sixteen times one alone.")
     print(f"LoRA training is {plain / low_rank:.1f} times as fast as the plain way.")
-    per_row = ", ".join(f"{n} rows {1e3 * s / STUDENT.steps:.1f} ms" for n, s in results["seconds_by_rows"].items())
-    print(f"A LoRA step of {per_row}.")
+    for what, by in results["seconds_by"].items():
+        print(f"LoRA, seconds by {what}: " + ", ".join(f"{n}: {taken:.2f}" for n, taken in by.items()))
     if results["peak_memory_mb"]:
-        print(f"Peak memory: {results['peak_memory_mb']:.0f} MB.")
+        print(
+            f"Peak memory: {results['peak_memory_mb']:.0f} MB; five times the steps add {results['memory_growth_mb']:.0f}."
+        )
+    if args.png:
+        draw(results["seconds_by"], args.png)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
@@ -174,6 +213,7 @@ def benchmark(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="tests.benchmark", description=benchmark.__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw cost against work there")
     return run(benchmark, parser, argv)
 
 
