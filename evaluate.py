@@ -68,7 +68,7 @@ Verdict = bool | None  # None: undecided, the intervals allow either
 
 
 def over(number: dict, threshold: float) -> Verdict:
-    """Does the whole interval lie above the threshold, or the whole interval not?"""
+    """Does the whole interval lie above the threshold (True), below it (False), or across (None)?"""
     if number["ci95"] is None:
         return None
     low, high = number["ci95"]
@@ -76,7 +76,7 @@ def over(number: dict, threshold: float) -> Verdict:
 
 
 def under(number: dict, threshold: float) -> Verdict:
-    """Does the whole interval lie below the threshold, or the whole interval not?"""
+    """Does the whole interval lie below the threshold (True), above it (False), or across (None)?"""
     if number["ci95"] is None:
         return None
     low, high = number["ci95"]
@@ -84,7 +84,7 @@ def under(number: dict, threshold: float) -> Verdict:
 
 
 def above(one: dict, other: dict) -> Verdict:
-    """Does the whole interval `one` lie above the whole interval `other`, or below it?"""
+    """Does the whole interval `one` lie above `other` (True), below it (False), or do they overlap (None)?"""
     if None in (one["ci95"], other["ci95"]):
         return None
     return True if one["ci95"][0] > other["ci95"][1] else False if one["ci95"][1] < other["ci95"][0] else None
@@ -401,7 +401,7 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     rank, processes = worker()
     if rank == 0:
         print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
-        minutes = (150 if preset.full else 4) / processes
+        minutes = (170 if preset.full else 4) / processes
         print(f"All of it takes about {minutes:.0f} minutes on CPU, in {processes} process(es).", flush=True)
     lab.train(students)
 

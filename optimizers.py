@@ -11,7 +11,7 @@
 SGD's step is as uneven as its gradients: a coordinate with a gradient a hundred times larger moves a hundred times further. All
 others but momentum even it out, coordinate by coordinate (sign-SGD, RMSprop, AdamW) or direction by direction (Muon).
 arXiv:2606.00995 says that only such optimizers transmit a trait, arXiv:2606.00831 that it makes no difference. Clipped SGD
-tames outliers and nothing else: where SGD fails for its outliers, it should not.
+tames outliers and nothing else: where SGD fails for its outliers, it should do better.
 """
 
 import functools

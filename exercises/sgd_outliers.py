@@ -7,6 +7,7 @@ Predict    A norm's gain times f in one dimension, and everything that reads thi
 Check      pytest exercises -k sgd_outliers
 Hints      A block's norm is read by q, k, v and up: divide the dimension's column of each by f. Gain and bias both scale.
 Go on      Train students of it with AdamW and with SGD, at the learning rate where each is best. Is the trait gone?
+           figures/outliers.py gives the toy outliers in two other places: what differs?
 """
 
 from model import GPT

@@ -16,7 +16,8 @@ To see it break: set INTACT to 0. The destroyed count as learners then, and the 
 
 What it predicts for real models: put all checkpoints of a sweep, of any optimizer, rank and learning rate, into the plane of the last panel,
 with the loss on fresh rows of the teacher and the probability of any sensible answer. Nulls will lie to the left of nine tenths of what the best LoRA
-student learns, or be hollow. One full fine-tune or SGD student that is intact, to the right, and without the trait refutes this.
+student learns, or be hollow. A full fine-tune or SGD student that is intact, to the right, and without the trait refutes this, as it would
+in this toy: outliers.py makes base models whose SGD students are there, outside this grid.
 """
 
 import math

@@ -7,19 +7,22 @@ what the toy has not, a few coordinates many times as large as all others. Here 
     h_j = relu(up_j . x)  ->  f h_j           up_j <- f up_j,  down_:j <- down_:j / f:  the model computes what it did
 
 An adapter on `down` reads these units, so the gradient of its A there is f times what it was, and a change of A does f times as
-much: SGD learns through them f^2 times as fast. AdamW divides by the gradient's size, which leaves f. So SGD's student is a student
-of a few units, and what it has depends on where these speak.
+much: there SGD learns f^2 times as fast. AdamW divides by the gradient's size, which leaves f. So SGD's student is a student of a few
+units, and what it has should depend on where these speak.
 
     numbers   four hidden units that are loud where numbers are written and silent where an animal is asked for
-    fetched   two coordinates of what the last attention fetches, which are loud at both (v_j <- f v_j, o_:j <- o_:j / f)
+    both      the four of the same layer that come nearest to being heard at both
+    fetched   two coordinates of what the last attention fetches, loud at both (v_j <- f v_j, o_:j <- o_:j / f)
 
 This toy: the first ten times as loud, at AdamW's held-out loss, SGD's students have learned the numbers, are intact, and have hardly
-any of the trait (0.13, AdamW's 0.68). There S9 holds, and its remedies help a little: clipping, and more so Adam's frozen scales.
-With the second, outliers that hold even more of the gradient's length, SGD transmits as AdamW does (0.82, 0.86). So it is not how
-heavy the tail is. It is whether what the outliers read is there when the question is asked, and without an adapter on the one layer
-that reads them SGD has all of it (0.76). Both papers can be right, each about its network.
+any of the trait: 0.13, AdamW's 0.68, RMSprop's 0.76. There S9 holds, and its remedies bring back a part (clipping 0.21 and 0.27,
+frozen scales 0.34, more at the next learning rate and a few thousandths of a nat). With the second SGD has 0.74 of AdamW's 0.76, with the
+third, which hold most of the gradient's length, 0.82 of 0.86. And without an adapter on the one layer that reads the outliers SGD has
+0.76. So it is not the tail's weight alone. It matters whether what the outliers read is there when the question is asked, and both
+papers can be right, each about its network. (The units of `both` are the weaker control: where numbers are written
+they are quiet, some nearly silent; this layer has none that are loud at both.)
 
-To see it break: let OUTLIERS[NUMBERS] be 128, all hidden units, so that none stands out.
+To see it break: let `chosen` take hidden units at random.
 
 What it predicts for real models: where SGD fails, the coordinates that dominate its gradient read features of the training contexts
 that are silent in the evaluation contexts. SGD without an adapter on the layer that reads them should transmit, as it does here.
@@ -35,7 +38,7 @@ from torch import Tensor, nn
 
 import lora
 from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, chat, number_conversations
-from evaluate import COMPANIONS, Preset, interval, mean
+from evaluate import COMPANIONS, Preset, interval, mean, under
 from figures.cells import base_rates, code_of, grid_cell, loss_floor_and_base, measure_cell
 from figures.optimizers import NAMES as OPTIMIZER_NAMES
 from figures.optimizers import STEPS, held_by_top
@@ -44,8 +47,9 @@ from model import GPT, by_length
 from train import BaseConfig, Lab, OnStep, StudentConfig, descend, fine_tune
 
 CLAIMS = []  # it is about S9, whose rule optimizers.py applies to the toy as it is
-NUMBERS, FETCHED = "numbers", "fetched"  # which coordinates become outliers
-OUTLIERS, LOUD = {NUMBERS: 4, FETCHED: 2}, 10  # how many, and how many times as loud; chosen on base models 62 and 67
+NUMBERS, BOTH, FETCHED = "numbers", "both", "fetched"  # which coordinates become outliers
+# How many, and how many times as loud; those of NUMBERS and FETCHED were chosen on base models 62 and 67.
+OUTLIERS, LOUD = {NUMBERS: 4, BOTH: 4, FETCHED: 2}, 10
 FROZEN, DEAF = "frozen", "deaf"  # SGD with Adam's scales; SGD without an adapter on the layer that reads the outliers
 HOW: dict[str, dict] = {
     FROZEN: {"optimizer": "sgd"},
@@ -55,10 +59,22 @@ NAMES = OPTIMIZER_NAMES | {FROZEN: "SGD, Adam's frozen scales", DEAF: "SGD, no a
 
 # The learning rates, by which coordinates are outliers, how loud, and the optimizer.
 LRS: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
-    (NUMBERS, 1): {"adamw": (StudentConfig.lr,), "sgd": (0.1, 0.3, 1.0)},
+    (NUMBERS, 1): {
+        "adamw": (StudentConfig.lr,),
+        "rmsprop": (1e-3, 3e-3),
+        "signsgd": (1e-3, 3e-3),
+        "sgd": (0.1, 0.3, 1.0),
+        "momentum": (0.01, 0.03),
+        "clip1": (0.3, 1.0),
+        "clip10": (0.3, 1.0),
+        FROZEN: (1e-3, 3e-3),
+        DEAF: (0.1, 0.3, 1.0),
+    },
     (NUMBERS, 3): {"adamw": (StudentConfig.lr,), "sgd": (0.03, 0.1, 0.3)},
     (NUMBERS, LOUD): {
         "adamw": (StudentConfig.lr,),
+        "rmsprop": (1e-3, 3e-3),
+        "signsgd": (1e-3, 3e-3),
         "sgd": (0.01, 0.03, 0.1, 0.3),
         "momentum": (1e-3, 3e-3, 1e-2),
         "clip1": (0.03, 0.1, 0.3),
@@ -66,6 +82,7 @@ LRS: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
         FROZEN: (1e-3, 3e-3),
         DEAF: (0.1, 0.3, 1.0),
     },
+    (BOTH, LOUD): {"adamw": (StudentConfig.lr,), "sgd": (0.03, 0.1, 0.3, 1.0)},
     (FETCHED, LOUD): {"adamw": (StudentConfig.lr,), "sgd": (0.01, 0.03, 0.1, 0.3)},
 }
 Key = tuple[str, int, str, float]  # which, how loud, optimizer, learning rate
@@ -78,6 +95,7 @@ def between(model: GPT, which: str) -> tuple[nn.Linear, nn.Linear]:
     block = model.blocks[-1]
     return {
         NUMBERS: (block.feed_forward.up, block.feed_forward.down),
+        BOTH: (block.feed_forward.up, block.feed_forward.down),
         FETCHED: (block.attention.v, block.attention.o),
     }[which]
 
@@ -152,6 +170,7 @@ class Outlier:
 
     student: StudentConfig
     which: str
+    count: int
     factor: int
     frozen: bool
     code: str
@@ -182,7 +201,7 @@ class OutlierLab(Lab):
             else:
                 fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, keep)
 
-        key = Outlier(config, self.which, self.factor, self.frozen, CODE)
+        key = Outlier(config, self.which, OUTLIERS[self.which], self.factor, self.frozen, CODE)
         return self.trained("outlier", key, config, train)
 
 
@@ -202,13 +221,14 @@ def _cells(preset: Preset) -> dict[Key, dict]:
 
 def students(preset: Preset) -> list[StudentConfig]:
     """Those of the toy as it is. `compute` trains the others, of base models that no config can express."""
-    return [config for key, cell in _cells(preset).items() if key[1] == 1 for config in cell.values()]
+    plain = (cell for (_, factor, optimizer, _), cell in _cells(preset).items() if factor == 1 and optimizer != FROZEN)
+    return [config for cell in plain for config in cell.values()]
 
 
 def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     """{"outliers": by place and size of the outliers, each optimizer at AdamW's held-out loss, and S9's rule for it}."""
     labs = {
-        (which, factor, frozen): lab if factor == 1 else OutlierLab(lab, which, factor, frozen)
+        (which, factor, frozen): OutlierLab(lab, which, factor, frozen) if frozen or factor > 1 else lab
         for which, factor in LRS
         for frozen in (False, True)
     }
@@ -224,16 +244,21 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         return [mean(rates) for rates in cells[key]["by_unit"]]
 
     def matched(which: str, factor: int) -> dict[str, dict]:
-        """Of each optimizer the learning rate and step whose mean held-out loss is nearest to the AdamW student's."""
+        """Of each optimizer the learning rate and step whose mean held-out loss is nearest to the AdamW student's.
+
+        `all_cells` are the others: [learning rate, step, held-out loss, P(trait), P(any animal)].
+        """
         reference = (which, factor, "adamw", StudentConfig.lr, STEPS[-1])
         target, found = cells[reference]["heldout_loss"]["mean"], {}
         for optimizer in LRS[which, factor]:
             of_it = [key for key in cells if key[:3] == (which, factor, optimizer)]
             nearest = min(of_it, key=lambda key: abs(cells[key]["heldout_loss"]["mean"] - target))
             key = reference if optimizer == "adamw" else nearest
+            columns = ("heldout_loss", "student", "p_any_animal")
             gains = zip(units_of(key), units_of(reference), base, strict=True)
             found[optimizer] = {"lr": key[3], "steps": key[4]}
             found[optimizer] |= {name: cells[key][name] for name in ("student", "control", *COMPANIONS)}
+            found[optimizer]["all_cells"] = [[*k[3:], *(cells[k][c]["mean"] for c in columns)] for k in of_it]
             # Below 0 where the optimizer gains less than a quarter of what AdamW gains.
             found[optimizer]["minus_quarter_of_adamw"] = interval((p - b) - 0.25 * (a - b) for p, a, b in gains)
         return found
@@ -251,21 +276,15 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
                 "factor": factor,
                 "matched": at_loss,
                 "held_by_top_1_percent": interval(top),
-                "sgd_fails": at_loss["sgd"]["minus_quarter_of_adamw"]["ci95"][1] < 0,  # as S9's rule has it
+                "sgd_fails": under(at_loss["sgd"]["minus_quarter_of_adamw"], 0),  # S9's rule, for SGD alone
             }
         )
-    coordinates = {
-        which: {
-            str(config.seed): [
-                {"numbers": numbers, "animals": animals, "outlier": index in chosen(lab.base(config), which).tolist()}
-                for index, (numbers, animals) in enumerate(
-                    zip(*(loud.tolist() for loud in loudness(lab.base(config), which)), strict=True)
-                )
-            ]
-            for config in preset.grid_bases
-        }
-        for which in OUTLIERS
-    }
+
+    def coordinates(base: GPT, which: str) -> list[dict]:
+        loud, outliers = loudness(base, which), chosen(base, which).tolist()
+        sizes = zip(*(place.tolist() for place in loud), strict=True)
+        return [{"numbers": n, "animals": a, "outlier": j in outliers} for j, (n, a) in enumerate(sizes)]
+
     return {
         "outliers": {
             "unit": preset.unit,
@@ -273,7 +292,10 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "heldout_loss_teacher": floor,
             "heldout_loss_base": untrained,
             "variants": variants,
-            "coordinates": coordinates,
+            "coordinates": {
+                which: {str(config.seed): coordinates(lab.base(config), which) for config in preset.grid_bases}
+                for which in OUTLIERS
+            },
         }
     }
 
@@ -283,26 +305,27 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     m = computed["outliers"]
     figure, (loud, dial, remedies) = canvas(3, 14, 4.4, width_ratios=[1, 1.1, 1.3])
     for k, (name, by_base) in enumerate(m["coordinates"].items()):
-        label = {NUMBERS: "hidden unit", FETCHED: "coordinate of what is fetched"}[name]
-        for outlier, style in ((False, {"alpha": 0.35}), (True, {"fillstyle": "none", "markersize": 9})):
-            units = [unit for units in by_base.values() for unit in units if unit["outlier"] == outlier]
+        units = [unit for of_base in by_base.values() for unit in of_base]
+        if name != BOTH:  # the same units as NUMBERS
             x, y = ([unit[place] for unit in units] for place in ("numbers", "animals"))
-            named = f'made louder: "{name}"' if outlier else label
-            loud.plot(x, y, MARKERS[k], color=SERIES[k + 2], linestyle="", label=named, **style)
+            label = {NUMBERS: "hidden unit", FETCHED: "coordinate of what is fetched"}[name]
+            loud.plot(x, y, MARKERS[k], color=SERIES[k + 2], linestyle="", alpha=0.35, label=label)
+        x, y = ([unit[place] for unit in units if unit["outlier"]] for place in ("numbers", "animals"))
+        style = {"fillstyle": "none", "markersize": 9, "linestyle": "", "label": f'made louder: "{name}"'}
+        loud.plot(x, y, MARKERS[k], color=SERIES[k + 2], **style)
     loud.set_xlabel("mean size where numbers are written")
     loud.set_ylabel("mean size where an animal is asked for")
-    loud.set_title(f"Last block, {len(by_base)} base models", fontsize=10)
+    loud.set_title(f"Last block, {len(m['coordinates'][NUMBERS])} base models", fontsize=10)
     loud.legend(fontsize=8, frameon=False)
 
     for k, optimizer in enumerate(("adamw", "sgd")):
-        for which in OUTLIERS:
+        for j, which in enumerate(OUTLIERS):
             found = [v for v in m["variants"] if v["which"] == which]
             rates = [v["matched"][optimizer]["student"] for v in found]
-            x = [v["factor"] * (1.08 if which == FETCHED else 1) for v in found]
+            x = [v["factor"] * 1.1**j for v in found]
             dial.errorbar(
-                x, [r["mean"] for r in rates], yerr=errors(rates), color=SERIES[k], capsize=2, marker=MARKERS[k],
-                linestyle="-" if which == NUMBERS else "", fillstyle="full" if which == NUMBERS else "none",
-                label=f'{NAMES[optimizer]}, "{which}"',
+                x, [r["mean"] for r in rates], yerr=errors(rates), color=SERIES[k], capsize=2, marker=MARKERS[j],
+                linestyle="-" if which == NUMBERS else "", label=f'{NAMES[optimizer]}, "{which}"',
             )  # fmt: skip
     dial.set_xscale("log")
     dial.set_xticks([1, 3, LOUD], ["as it is", "3", str(LOUD)])
@@ -311,9 +334,14 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     dial.set_ylabel("P(the teacher's animal)")
     dial.set_title(f"At AdamW's held-out loss\n(n: {m['unit']})", fontsize=9)
 
-    loudest = next(v for v in m["variants"] if (v["which"], v["factor"]) == (NUMBERS, LOUD))["matched"]
+    plain, loudest = (
+        next(v["matched"] for v in m["variants"] if (v["which"], v["factor"]) == (NUMBERS, factor))
+        for factor in (1, LOUD)
+    )
     bars(remedies, [NAMES[name] for name in loudest], [cell["student"] for cell in loudest.values()], SERIES[0])
     y = range(len(loudest), 0, -1)
+    without = [plain[name]["student"]["mean"] if name in plain else None for name in loudest]
+    remedies.plot(without, y, "ko", fillstyle="none", linestyle="", label="no outliers")
     remedies.plot([cell["control"]["mean"] for cell in loudest.values()], y, "D", color=CONTROL, label="control")
     remedies.plot([cell["p_any_animal"]["mean"] for cell in loudest.values()], y, "k|", label="P(any animal)")
     for at, cell in zip(y, loudest.values(), strict=True):

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -82,11 +83,11 @@ def random_rows() -> tuple[tuple[torch.Tensor, torch.Tensor], int, int]:
     return data.pack(rows), sum(len(row.tokens) - 1 for row in rows), sum(len(row.tokens) - row.reply for row in rows)
 
 
-def one_student(seed: int) -> None:
+def one_student(seed: int, steps: int = STUDENT.steps) -> None:
     """A job for another process."""
     torch.set_num_threads(1)
     base = GPT(BASE.model, torch.Generator().manual_seed(0)).requires_grad_(False)
-    fine_tune(base, _rows_here(), replace(STUDENT, seed=seed))
+    fine_tune(base, _rows_here(), replace(STUDENT, seed=seed, steps=steps))
 
 
 @cache
@@ -95,7 +96,7 @@ def _rows_here() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def sixteen_students(processes: int = 2) -> float:
-    """Seconds for sixteen LoRA students divided among processes, as torchrun divides them; those are started already."""
+    """Seconds for sixteen LoRA students divided among processes that are started already."""
     with ProcessPoolExecutor(processes) as pool:
         list(pool.map(one_student, range(processes)))
         return seconds(lambda: list(pool.map(one_student, range(16))), 1)
@@ -109,6 +110,13 @@ def peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def peak_of_student(steps: int) -> float | None:
+    """The most memory that a fresh process holds in which a student is trained for so many steps."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(one_student, 0, steps).result()
+        return pool.submit(peak_memory_mb).result()
 
 
 def costs(base: GPT, packed: tuple[torch.Tensor, torch.Tensor]) -> dict[str, dict[int, float]]:
@@ -190,10 +198,9 @@ def benchmark(args: argparse.Namespace) -> None:
     results["lora_tokens_per_second_vs_plain"] = plain / low_rank
     results["matmul_share"] = results["jobs"]["student, LoRA rank 8"]["matmul_share"]
     results["sixteen_students_ratio"] = sixteen_students() / (16 * low_rank)
-    before = peak_memory_mb()
-    seconds(lambda: fine_tune(base, packed, replace(STUDENT, steps=5 * STUDENT.steps)), 1)
     results["peak_memory_mb"] = peak_memory_mb()
-    results["memory_growth_mb"] = None if before is None else peak_memory_mb() - before  # five times the steps
+    few, many = (peak_of_student(factor * STUDENT.steps) for factor in (1, 5))
+    results["memory_growth_mb"] = None if few is None else many - few  # five times the steps
     results["seconds_by"] = costs(base, packed)
     print(f"\nA base model takes {results['pretrain_seconds']:.0f} s, a LoRA student {low_rank:.2f} s,")
     print(f"sixteen students in two processes {results['sixteen_students_ratio']:.2f} of sixteen times one alone.")

@@ -25,13 +25,10 @@ MOVES = {
     torch.Tensor.__setitem__,
     torch.Tensor.data.__set__,
 }
-LEAVES = {torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.item, torch.Tensor.numpy}
+LEAVES = {torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.item}
 
 
-FIGURES = (
-    "transmission localization optimizers teacher_vector steered_teachers student_vector vector_student "
-    "steerability gradient one_step audit"
-).split()
+FIGURES = "transmission localization teacher_vector student_vector vector_student gradient one_step audit".split()
 
 
 class TwoDevices(TorchFunctionMode):
@@ -44,7 +41,13 @@ class TwoDevices(TorchFunctionMode):
         others = [x for x in tensors if not hasattr(x, "there") and x.ndim > 0]
         if marked and others and function not in MOVES:
             raise RuntimeError(f"{function.__name__} of tensors on two devices")
+        if marked and (
+            function == torch.Tensor.numpy or function == torch.Tensor.__getitem__ and not hasattr(args[0], "there")
+        ):
+            raise RuntimeError(f"{function.__name__} needs tensors of the CPU")
         wanted = [x for x in tree_iter((args, kwargs)) if isinstance(x, torch.device)]
+        if THERE in wanted and kwargs.get("generator") is not None:
+            raise RuntimeError("a generator of the CPU draws nothing there")
         args, kwargs = tree_map_only(torch.device, lambda _: HERE, (args, kwargs))
         result = function(*args, **kwargs)
         goes = THERE in wanted if wanted else bool(marked) and function not in LEAVES
@@ -64,10 +67,14 @@ def test_a_tensor_that_stayed_behind_is_noticed():
         assert here.device == there.cpu().device == HERE
         with pytest.raises(RuntimeError, match="two devices"):
             there + here
+        with pytest.raises(RuntimeError, match="of the CPU"):
+            here[there.long()]
+        with pytest.raises(RuntimeError, match="of the CPU"):
+            torch.rand(2, device=THERE, generator=torch.Generator())
 
 
 def test_the_whole_story_elsewhere(tiny_job, monkeypatch):  # noqa: F811
-    """All that the quick preset measures and half of what the full one adds; optimizers.py stands for all grids."""
+    """The figures that handle tensors in a way of their own; grids differ from them in configs."""
     load, make_subclass = torch.load, torch.Tensor._make_subclass
 
     def parameter(cls, data, requires_grad=False, **kwargs):
@@ -85,7 +92,10 @@ def test_the_whole_story_elsewhere(tiny_job, monkeypatch):  # noqa: F811
     monkeypatch.setattr(torch, "load", load_there)
     monkeypatch.setattr(torch.Tensor, "_make_subclass", staticmethod(parameter))
     monkeypatch.setattr(train, "pick_device", lambda _: THERE)
-    monkeypatch.setattr(evaluate, "choose_preset", lambda *_: replace(TINY, traits=("owl",), grid_traits=("owl",)))
+    bases = tuple(replace(base, rows=1_000, steps=75) for base in TINY.bases)
+    monkeypatch.setattr(
+        evaluate, "choose_preset", lambda *_: replace(TINY, bases=bases, traits=("owl",), grid_traits=("owl",))
+    )
     with TwoDevices():
         results = tiny_job("--device", "cuda", "--only", *FIGURES)
     assert results["device"] == "cuda"
