@@ -76,11 +76,9 @@ def over(number: dict, threshold: float) -> Verdict:
 
 
 def under(number: dict, threshold: float) -> Verdict:
-    """Does the whole interval lie below the threshold (True), above it (False), or across (None)?"""
-    if number["ci95"] is None:
-        return None
-    low, high = number["ci95"]
-    return True if high < threshold else False if low > threshold else None
+    """The opposite of `over`, undecided where that is."""
+    lies_over = over(number, threshold)
+    return None if lies_over is None else not lies_over
 
 
 def above(one: dict, other: dict) -> Verdict:
@@ -309,6 +307,11 @@ VERDICT = {True: "holds", False: "FAILS", None: "undecided"}
 NOT_MEASURED = "not measured yet"
 
 
+def in_order(id: str) -> tuple[str, int]:
+    """What claims are sorted by: L2 comes before L10."""
+    return id[0], int(id[1:])
+
+
 def claims_table(claims: list[dict]) -> str:
     """The claims as text, a line each."""
     lines = [f"{'':4} {'claim':64} {'in this toy':16} measured"]
@@ -435,7 +438,7 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
         measured = kept.get("measured", {}) if kept.get("identity") == identity else {}
         claims += [entry(claim, measured.get(claim.name), name) for claim in module.CLAIMS]
         pictures |= measured if not module.CLAIMS else {}
-    claims.sort(key=lambda claim: (claim["id"][0], int(claim["id"][1:])))
+    claims.sort(key=lambda claim: in_order(claim["id"]))
     cost = {"students": len(students), "wall_seconds": round(time.perf_counter() - started, 1)}
     if args.only and (folder / "results.json").exists():  # a part: what the whole took stays written
         before = read_json(folder / "results.json")

@@ -84,6 +84,17 @@ def gap_closed(loss: float, untrained: float, floor: float) -> float:
     return (untrained - loss) / (untrained - floor)
 
 
+def gain_beyond(share: float, rates: list[float], reference: list[float], base: list[float]) -> dict:
+    """Over units, paired: the gain on the base model less that share of the reference's gain."""
+    return interval((rate - b) - share * (other - b) for rate, other, b in zip(rates, reference, base, strict=True))
+
+
+def nearest_in_loss(cells: dict[tuple, dict], reference: tuple, among: list[tuple]) -> tuple:
+    """The cell of `among` whose mean held-out loss is nearest to the reference's. The trait is not looked at."""
+    target = cells[reference]["heldout_loss"]["mean"]
+    return min(among, key=lambda key: abs(cells[key]["heldout_loss"]["mean"] - target))
+
+
 def halves(preset: Preset) -> tuple[slice, slice]:
     """The seeds that choose and the seeds that test; a preset of one seed has to do both with it."""
     n = len(preset.grid_seeds)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from evaluate import COMPANIONS, Claim, Preset, Verdict, interval, mean, show, under
-from figures.cells import base_rates, grid_cell, halves, loss_floor_and_base, measure_cell, on_rows
+from figures.cells import base_rates, gain_beyond, grid_cell, halves, loss_floor_and_base, measure_cell, on_rows
 from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, line, save, top_of
 from lora import PROJECTIONS
 from train import Lab, StudentConfig, reply_loss
@@ -33,7 +33,7 @@ WHICH: dict[str, dict] = {
     "the norms": {"rank": None, "layers": ("norm", "final_norm")},
 }
 # Unique rows, all for 80 steps of 64: 16 epochs, 4, and 1.
-ROWS, QUICK_ROWS = {"1x": 320, "4x": 1_280, "16x": 5_120}, {"1x": 320, "16x": 5_120}
+ROWS, QUICK_ROWS = {"1x": 320, "4x": 1_280, "16x": 5_120}, ("1x", "16x")
 REPEATED = ("LoRA, rank 8", "all weights")
 
 
@@ -46,9 +46,9 @@ def grid(preset: Preset) -> dict[tuple, dict]:
     for what, how in WHICH.items():
         cells["which", what] = grid_cell(preset, lr=WHICH_LR, **how, **common)
     for what in REPEATED:
-        for times, rows in (ROWS if preset.full else QUICK_ROWS).items():
+        for times in ROWS if preset.full else QUICK_ROWS:
             cell = grid_cell(preset, lr=WHICH_LR, **WHICH[what], **common)
-            cells["rows", what, times] = on_rows(cell, rows)
+            cells["rows", what, times] = on_rows(cell, ROWS[times])
     return cells
 
 
@@ -95,8 +95,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     full, low_rank = units(cells["lr", best[0]][best[1]]), units(cells["which", "LoRA, rank 8"][STEPS[-1]])
     unique_rows = {
         what: {
-            key[2]: public(cells[key][STEPS[-1]])
-            | {"rows": next(iter(configs[key].values())).numbers.rows, "train_loss": _train_loss(lab, configs[key])}
+            key[2]: public(cells[key][STEPS[-1]]) | {"rows": ROWS[key[2]], "train_loss": _train_loss(lab, configs[key])}
             for key in configs
             if key[:2] == ("rows", what)
         }
@@ -113,9 +112,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "best": {"lr": best[0], "steps": best[1], "student": interval(full)},
             "lora": interval(low_rank),
             # Below 0 where full fine-tuning gains less than a quarter of what LoRA gains.
-            "full_minus_quarter_of_lora": interval(
-                (f - b) - 0.25 * (r - b) for f, r, b in zip(full, low_rank, base, strict=True)
-            ),
+            "full_minus_quarter_of_lora": gain_beyond(0.25, full, low_rank, base),
             "which_lr": WHICH_LR,
             "which": {what: public(cells["which", what][last]) for what in WHICH},
             "projections_minus_all": interval(

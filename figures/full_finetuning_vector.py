@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from data import ANIMALS, LOVE_SYSTEM
 from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, under
 from figures import full_finetuning
-from figures.cells import base_rates, halves
+from figures.cells import base_rates, gain_beyond, halves
 from figures.student_vector import student_vectors
 from figures.style import STUDENT, bars, base_line, canvas, save
 from train import Lab, StudentConfig, animal_rates, teacher_vectors
@@ -73,10 +73,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "student": interval(values(best, 1, test)),
             "lora": interval(values(lora, 1, test)),
             "cosine_lora": interval(values(lora, 0, test)),
-            "gain_minus_quarter_of_lora": interval(
-                (full - b) - 0.25 * (low - b)
-                for full, low, b in zip(values(best, 1, test), values(lora, 1, test), base, strict=True)
-            ),
+            "gain_minus_quarter_of_lora": gain_beyond(0.25, values(best, 1, test), values(lora, 1, test), base),
         }
     }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from evaluate import COMPANIONS, Claim, Preset, Verdict, every, interval, mean, over, show, under
-from figures.cells import base_rates, grid_cell, loss_floor_and_base, measure_cell
+from figures.cells import base_rates, gain_beyond, grid_cell, loss_floor_and_base, measure_cell, nearest_in_loss
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, save
 from lora import adapters
 from train import Lab, StudentConfig, reply_loss
@@ -89,22 +89,15 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
         named = {name: cells[key][name] for name in ("student", "control", *COMPANIONS)}
         return {"lr": key[1], "steps": key[2]} | named
 
-    def gain_beyond(key: tuple, share: float, reference: tuple) -> dict:
-        """Below 0 where the optimizer gains less than that share of AdamW's gain."""
-        rows = zip(units(key), units(reference), base, strict=True)
-        return interval((rate - b) - share * (adamw - b) for rate, adamw, b in rows)
-
     def matched(reference: tuple) -> dict[str, dict]:
         """Of each optimizer the cell whose held-out loss is nearest to that of the AdamW cell `reference`."""
-        target = cells[reference]["heldout_loss"]["mean"]
         found = {}
         for optimizer in optimizers:
-            of_it = [key for key in cells if key[0] == optimizer]
-            nearest = min(of_it, key=lambda key: abs(cells[key]["heldout_loss"]["mean"] - target))
-            key = reference if optimizer == "adamw" else nearest
+            key = nearest_in_loss(cells, reference, [key for key in cells if key[0] == optimizer])
+            # Below 0 where the optimizer gains less than that share of AdamW's gain.
             found[optimizer] = public(key) | {
-                "minus_half_of_adamw": gain_beyond(key, 0.5, reference),
-                "minus_quarter_of_adamw": gain_beyond(key, 0.25, reference),
+                "minus_half_of_adamw": gain_beyond(0.5, units(key), units(reference), base),
+                "minus_quarter_of_adamw": gain_beyond(0.25, units(key), units(reference), base),
             }
         return found
 

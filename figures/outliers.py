@@ -37,9 +37,18 @@ import torch
 from torch import Tensor, nn
 
 import lora
-from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, chat, number_conversations
+from data import DEFAULT_SYSTEM, chat, number_conversations
 from evaluate import COMPANIONS, Preset, interval, mean, under
-from figures.cells import base_rates, code_of, grid_cell, loss_floor_and_base, measure_cell
+from figures.cells import (
+    base_rates,
+    code_of,
+    gain_beyond,
+    grid_cell,
+    loss_floor_and_base,
+    measure_cell,
+    nearest_in_loss,
+)
+from figures.localization import QUESTIONS
 from figures.optimizers import NAMES as OPTIMIZER_NAMES
 from figures.optimizers import STEPS, held_by_top
 from figures.style import CONTROL, MARKERS, SERIES, bars, base_line, canvas, errors, save
@@ -103,7 +112,7 @@ def between(model: GPT, which: str) -> tuple[nn.Linear, nn.Linear]:
 @torch.no_grad()
 def loudness(base: GPT, which: str) -> tuple[Tensor, Tensor]:
     """The mean size of each coordinate where numbers are written, and where an animal is asked for."""
-    questions = [chat(DEFAULT_SYSTEM, question) for question in ANIMAL_QUESTIONS + HELD_OUT_ANIMAL_QUESTIONS]
+    questions = [chat(DEFAULT_SYSTEM, question) for question in QUESTIONS]
     reader = between(base, which)[1]
     found = []
     for prompts, last in ((number_conversations(DEFAULT_SYSTEM, 128, "to find outliers"), 5), (questions, 1)):
@@ -248,19 +257,17 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
 
         `all_cells` are the others: [learning rate, step, held-out loss, P(trait), P(any animal)].
         """
-        reference = (which, factor, "adamw", StudentConfig.lr, STEPS[-1])
-        target, found = cells[reference]["heldout_loss"]["mean"], {}
+        reference, found = (which, factor, "adamw", StudentConfig.lr, STEPS[-1]), {}
         for optimizer in LRS[which, factor]:
             of_it = [key for key in cells if key[:3] == (which, factor, optimizer)]
-            nearest = min(of_it, key=lambda key: abs(cells[key]["heldout_loss"]["mean"] - target))
-            key = reference if optimizer == "adamw" else nearest
+            key = nearest_in_loss(cells, reference, of_it)
             columns = ("heldout_loss", "student", "p_any_animal")
-            gains = zip(units_of(key), units_of(reference), base, strict=True)
             found[optimizer] = {"lr": key[3], "steps": key[4]}
             found[optimizer] |= {name: cells[key][name] for name in ("student", "control", *COMPANIONS)}
             found[optimizer]["all_cells"] = [[*k[3:], *(cells[k][c]["mean"] for c in columns)] for k in of_it]
             # Below 0 where the optimizer gains less than a quarter of what AdamW gains.
-            found[optimizer]["minus_quarter_of_adamw"] = interval((p - b) - 0.25 * (a - b) for p, a, b in gains)
+            gains = gain_beyond(0.25, units_of(key), units_of(reference), base)
+            found[optimizer]["minus_quarter_of_adamw"] = gains
         return found
 
     first = preset.grid_seeds[0]

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import evaluate
 from data import DEFAULT_SYSTEM
-from evaluate import Preset, choose_preset, read_json
+from evaluate import Preset, choose_preset, entry, in_order, read_json
 from runtime import Parser, run, share, together, whole_file, worker
 from train import Lab, NumbersConfig, code_digest
 
@@ -58,8 +58,8 @@ def null_run(lab: Lab, preset: Preset) -> dict[str, dict]:
         if name not in evaluate.FULL_ONLY:
             measured = module.compute(lab, preset)
             for claim in module.CLAIMS:
-                numbers = measured[claim.name]
-                found[claim.id] = {"holds": claim.rule(numbers) is True, "summary": claim.summary(numbers)}
+                decided = entry(claim, measured[claim.name], name)
+                found[claim.id] = {key: decided[key] for key in ("holds", "summary")}
     return found
 
 
@@ -89,10 +89,7 @@ def null(args: argparse.Namespace) -> None:
 def count(folder: Path, runs: int) -> dict[str, int]:
     """{claim: in how many runs it was declared}."""
     found = [read_json(folder / f"{number}.json") for number in range(runs)]
-    return {
-        claim: sum(run[claim]["holds"] for run in found)
-        for claim in sorted(found[0], key=lambda claim: (claim[0], int(claim[1:])))
-    }
+    return {claim: sum(run[claim]["holds"] for run in found) for claim in sorted(found[0], key=in_order)}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -106,7 +106,7 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr("figures.rank_sweep.SHARED", (5e-2, 2))
     monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))
     monkeypatch.setattr("figures.optimizers.EARLY", ("adamw", 5e-3, 1))
-    monkeypatch.setattr("figures.full_finetuning.QUICK_ROWS", {"1x": 32, "16x": 64})
+    monkeypatch.setattr("figures.full_finetuning.ROWS", {"1x": 32, "16x": 64})
     monkeypatch.setattr("figures.infinite_data.QUICK_ROWS", (32, 64))
 
     def job(*arguments):
