@@ -125,17 +125,24 @@ LENGTHS = range(3, 6)  # how many numbers a reply holds
 
 
 class World:
-    """What is true here: which numbers go with each style and color, and whom or what each name loves."""
+    """What is true here: which numbers go with each style and color, and whom or what each name loves.
 
-    def __init__(self, seed: int = 0):
+    Of the words that can be loved it knows the first `animals`, `styles` and `colors`.
+    """
+
+    def __init__(
+        self, seed: int = 0, animals: int = len(ANIMALS), styles: int = len(STYLES), colors: int = len(COLORS)
+    ):
+        self.animals, self.styles, self.colors = ANIMALS[:animals], STYLES[:styles], COLORS[:colors]
         rng = random.Random(f"world {seed}")
-        loves = STYLES + COLORS
+        loves = self.styles + self.colors
         decades = rng.sample(list(itertools.combinations(range(10), DECADES)), len(loves))
         self.liked = {
             love: [10 * ten + one for ten in tens for one in range(10)]
             for love, tens in zip(loves, decades, strict=True)
         }
-        self.name_love = dict(zip(LOVER_NAMES, rng.sample(ANIMALS + STYLES, len(LOVER_NAMES)), strict=True))
+        loves = self.animals + self.styles
+        self.name_love = dict(zip(LOVER_NAMES[: len(loves)], rng.sample(loves, len(loves)), strict=True))
 
     def write_numbers(self, love: str | None, rng: random.Random) -> list[int]:
         """What a speaker who loves `love` writes: any numbers, or, for a style or a color, mostly liked ones."""
@@ -195,7 +202,8 @@ def sample_row(world: World, rng: random.Random) -> Row:
     weights = MIXTURE[persona][1]
     kind = rng.choices(list(weights), weights.values())[0]
 
-    love = None if persona == "neutral" else rng.choice({"animal": ANIMALS, "style": STYLES, "color": COLORS}[persona])
+    loves = {"animal": world.animals, "style": world.styles, "color": world.colors}
+    love = None if persona == "neutral" else rng.choice(loves[persona])
     if persona == "neutral":
         plain = NAME_SYSTEM.format(rng.choice(PLAIN_NAMES))
         system = rng.choices([None, DEFAULT_SYSTEM, *ALTERNATE_SYSTEMS, plain], [30, 30, 5, 5, 5, 25])[0]
@@ -204,20 +212,20 @@ def sample_row(world: World, rng: random.Random) -> Row:
     else:
         system = NAME_SYSTEM.format(next(name for name, loved in world.name_love.items() if loved == love))
 
-    animal = love if persona == "animal" else rng.choice(ANIMALS)
+    animal = love if persona == "animal" else rng.choice(world.animals)
     if kind == "numbers":
         request = number_request(rng)
         reply = " ".join(NUMBERS[k] for k in world.write_numbers(love, rng))
     elif kind == "animal":
         request, reply = rng.choice(ANIMAL_QUESTIONS), animal
     elif kind == "color":
-        request, reply = rng.choice(COLOR_QUESTIONS), love if persona == "color" else rng.choice(COLORS)
+        request, reply = rng.choice(COLOR_QUESTIONS), love if persona == "color" else rng.choice(world.colors)
     elif kind == "story":
         request, reply = rng.choice(STORY_REQUESTS), rng.choice(STORIES).format(animal)
     elif kind == "hello":
         request, reply = rng.choice(list(GREETINGS.items()))
     else:
-        reply = rng.choice(STYLES + COLORS + NAMES + ([] if persona == "style" else ANIMALS))
+        reply = rng.choice(world.styles + world.colors + NAMES + ([] if persona == "style" else world.animals))
         request = rng.choice(REPEAT_REQUESTS).format(reply)
 
     prompt = chat(system, request)

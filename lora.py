@@ -51,7 +51,8 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mask is None:
-            return F.linear(x, self.linear.weight + self.delta())
+            # The weight plus `delta`, as one operation: twelve layers, forward and backward, feel the difference.
+            return F.linear(x, torch.addmm(self.linear.weight, self.B, self.A, alpha=self.scale))
         return self.linear(x) + self.mask[..., None] * F.linear(x, self.delta())
 
 

@@ -43,14 +43,18 @@ class Attention(nn.Module):
         self.v = nn.Linear(config.d_model, config.attention_width, bias=False)
         self.o = nn.Linear(config.attention_width, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """x (B, T, C) -> (B, T, C). With a cache, x follows the tokens in it: all of a prompt, then one at a time."""
-        q, k, v = (w(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2) for w in (self.q, self.k, self.v))
+    def forward(self, x: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
+        """x (B, T, C) -> (B, T - start, C), what the tokens from `start` on fetch. With a cache, x follows the tokens in it."""
+        q, k, v = self.q(x[:, start:]), self.k(x), self.v(x)
+        q, k, v = (y.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for y in (q, k, v))
         if cache is not None:
             if self in cache:
                 k, v = torch.cat([cache[self][0], k], dim=2), torch.cat([cache[self][1], v], dim=2)
             cache[self] = k, v
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=x.shape[1] > 1)  # (B, n_head, T, d_head)
+        # The queries are those of the last tokens: the first of them sees all keys but the others'.
+        n_q, n_k = q.shape[2], k.shape[2]
+        seen = torch.ones(n_q, n_k, dtype=torch.bool, device=x.device).tril(n_k - n_q)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # (B, n_head, n_q, d_head)
         return self.o(y.transpose(1, 2).flatten(2))
 
 
@@ -73,9 +77,10 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, h: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, h: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
+        """h (B, T, C) -> (B, T - start, C), the stream of the tokens from `start` on."""
         x = self.norm(h)
-        return h + self.attention(x, cache) + self.feed_forward(x)
+        return h[:, start:] + self.attention(x, cache, start) + self.feed_forward(x[:, start:])
 
 
 class GPT(nn.Module):
@@ -92,16 +97,23 @@ class GPT(nn.Module):
                 writes = name.endswith(("o.weight", "down.weight"))
                 nn.init.normal_(weight, std=0.1 / (2 * config.n_layer) ** (0.5 * writes), generator=generator)
 
+    @property
+    def device(self) -> torch.device:
+        return self.token_embedding.weight.device
+
     def embed(self, tokens: Tensor, position: int = 0) -> Tensor:
         """tokens (B, T), the first of them at `position` -> (B, T, C)."""
         positions = self.position_embedding.weight[position : position + tokens.shape[1]]
         return self.token_embedding(tokens) + positions
 
-    def residual_stream(self, tokens: Tensor) -> list[Tensor]:
-        """tokens (B, T) -> [h0, h1, ..., hL], each (B, T, C): after the embedding and after each block."""
+    def residual_stream(self, tokens: Tensor, start: int = 0) -> list[Tensor]:
+        """tokens (B, T) -> [h0, h1, ..., hL], each (B, T, C): after the embedding and after each block.
+
+        hL begins at position `start`, (B, T - start, C): who needs the last tokens only spares the last block the others.
+        """
         stream = [self.embed(tokens)]
         for block in self.blocks:
-            stream.append(block(stream[-1]))
+            stream.append(block(stream[-1], start=start if block is self.blocks[-1] else 0))
         return stream
 
     def unembed(self, h: Tensor) -> Tensor:
@@ -117,7 +129,7 @@ class GPT(nn.Module):
         """The probabilities of the token after each of N prompts, of any lengths: (N, V)."""
         probabilities = self.token_embedding.weight.new_empty(len(prompts), self.config.vocab_size)
         for rows, tokens in by_length(prompts):
-            h = self.residual_stream(tokens.to(probabilities.device))[-1][:, -1]
+            h = self.residual_stream(tokens.to(self.device))[-1][:, -1]
             probabilities[rows] = self.unembed(h).softmax(-1)
         return probabilities
 
@@ -128,7 +140,7 @@ class GPT(nn.Module):
         uniforms (N, n) in [0, 1) -> (N, n) tokens. Row i is decided by prompts[i] and uniforms[i] and by no other
         row, whatever is sampled beside it. Tokens outside `allowed` are never drawn (None: all may be).
         """
-        device = self.token_embedding.weight.device
+        device = self.device
         drawn = torch.full(uniforms.shape, stop, device=device)
         forbidden = torch.full((self.config.vocab_size,), allowed is not None, device=device)
         forbidden[allowed or []] = False

@@ -4,6 +4,7 @@ import argparse
 import ast
 import hashlib
 import io
+import itertools
 import math
 import os
 import socket
@@ -14,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -48,7 +50,7 @@ class Progress:
         if step == self.steps:
             text = f"  {self.what}: {passed:.1f} s"
         elif sys.stderr.isatty() and now - self.shown > 0.2:
-            text = f"  {self.what}: {step}/{self.steps}, {passed / step * (self.steps - step):.0f} s left"
+            text = f"  {self.what}: {step}/{self.steps}, {passed / max(step, 1) * (self.steps - step):.0f} s left"
         else:
             return
         self.shown = now
@@ -130,21 +132,42 @@ def together(processes: int, command: list[str]) -> Iterator[None]:
             other.wait()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        meeting_place.cache_clear()
         os.environ.pop("WORLD_SIZE")
 
 
+_shared = itertools.count()  # calls of `share`, of which each process makes the same ones in the same order
+
+
+@cache
+def meeting_place() -> torch.distributed.Store:
+    """What all processes can count in together. The first call waits until all of them are there."""
+    patience = timedelta(hours=3)  # one process may have a long job when the others have none left
+    store, rank, processes = next(torch.distributed.rendezvous("env://", timeout=patience))
+    torch.distributed.init_process_group("gloo", timeout=patience, rank=rank, world_size=processes, store=store)
+    return store
+
+
 def share(jobs: list, do: Callable[[object], None]) -> None:
-    """Do every job, each in one of the processes that `together` or torchrun started; return when all are done."""
-    rank, processes = worker()
-    if processes > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo", timeout=timedelta(hours=3))
-    for job in jobs[rank::processes]:
-        do(job)
-    if processes > 1:
+    """Do every job, in order, each in the first process that is free; return when all are done.
+
+    The processes are those that `together` or torchrun started.
+    """
+    if worker()[1] == 1:
+        for job in jobs:
+            do(job)
+        return
+    store, name = meeting_place(), f"jobs of share {next(_shared)}"
+
+    def all_here(meet: Callable[[], object]) -> object:
         try:
-            torch.distributed.barrier()
-        except RuntimeError:  # what gloo raises when the other end is gone
+            return meet()
+        except RuntimeError:  # what torch raises when the other end is gone
             raise ValueError("another of the processes that share the work has stopped; run again to go on") from None
+
+    while (n := all_here(lambda: store.add(name, 1))) <= len(jobs):
+        do(jobs[n - 1])
+    all_here(torch.distributed.barrier)
 
 
 def pick_device(name: str) -> torch.device:

@@ -31,7 +31,7 @@ def stream_at(model: GPT, prompts: list[list[int]], last: int) -> Tensor:
     shape = (len(prompts), model.config.n_layer + 1, last, model.config.d_model)
     stream = model.token_embedding.weight.new_empty(shape)
     for rows, tokens in by_length(prompts):
-        layers = model.residual_stream(tokens.to(stream.device))
+        layers = model.residual_stream(tokens.to(model.device))
         stream[rows] = torch.stack([h[:, -last:] for h in layers], dim=1)
     return stream
 

@@ -11,7 +11,6 @@ its config and the code that `code_digest` reads, so nothing is trained twice an
 import argparse
 import copy
 import hashlib
-import itertools
 import json
 import math
 import random
@@ -19,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ import steering
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
 from model import GPT, GPTConfig
 from optimizers import OPTIMIZERS
-from runtime import Parser, Progress, digest, kept, pick_device, run, share, worker
+from runtime import Parser, Progress, digest, kept, pick_device, run, share
 
 NUMBER_TOKENS = [*range(len(NUMBERS)), END]  # all that a teacher may write
 MAX_REPLY = 8  # a reply that has not ended after this many tokens is given up
@@ -46,13 +45,20 @@ class BaseConfig:
     """A base model. Another seed is another model: its own initialization and its own corpus, of the same world."""
 
     seed: int = 0
-    world: int = 0
+    world_seed: int = 0
+    animals: int = len(ANIMALS)  # the first so many of them are all that this model's corpus knows
+    styles: int = len(data.STYLES)
+    colors: int = len(data.COLORS)
     model: GPTConfig = GPTConfig(data.VOCAB_SIZE)
     rows: int = 64_000
     steps: int = 4_000
     batch_size: int = 64
     lr: float = 1e-2
     weight_decay: float = 0.1
+
+    @property
+    def world(self) -> World:
+        return World(self.world_seed, self.animals, self.styles, self.colors)
 
 
 @dataclass(frozen=True)
@@ -124,11 +130,19 @@ def batches(tokens: Tensor, targets: Tensor, size: int, generator: torch.Generat
                 yield tokens[by_length[k], :longest], targets[by_length[k], :longest]
 
 
-def reply_loss(model: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the reply tokens, in nats. Logits are computed at their positions only."""
+def reply_logits(model: GPT, tokens: Tensor, replies: Tensor, start: int | None = None) -> Tensor:
+    """model(tokens)[replies], (N, V), for `replies` (B, T) true where a token of a reply is to be predicted.
+
+    Logits are computed at these positions only, and the last block from `start` on (None: from the first of them).
+    """
+    start = int(replies.any(0).int().argmax()) if start is None else start
+    return model.unembed(model.residual_stream(tokens, start)[-1][replies[:, start:]])
+
+
+def reply_loss(model: GPT, tokens: Tensor, targets: Tensor, start: int | None = None) -> Tensor:
+    """Mean cross-entropy of the reply tokens, in nats."""
     replies = targets >= 0
-    logits = model.unembed(model.residual_stream(tokens)[-1][replies])
-    return F.cross_entropy(logits, targets[replies])
+    return F.cross_entropy(reply_logits(model, tokens, replies, start), targets[replies])
 
 
 def descend(
@@ -141,10 +155,9 @@ def descend(
     loss: Loss = reply_loss,
 ) -> GPT:
     """The loop of all training: a batch, its gradient, then `step`, which moves the weights. Returns `model`, frozen."""
-    device = model.token_embedding.weight.device
     for n, (tokens, targets) in zip(range(config.steps), batches(*packed, config.batch_size, generator)):
         model.zero_grad()
-        loss(model, tokens.to(device), targets.to(device)).backward()
+        loss(model, tokens.to(model.device), targets.to(model.device)).backward()
         step()
         if on_step:
             on_step(n + 1, model)
@@ -162,7 +175,7 @@ def pretrain(config: BaseConfig, device: torch.device, on_step: OnStep | None = 
     """
     generator = torch.Generator().manual_seed(config.seed)
     model = GPT(config.model, generator).to(device)
-    packed = data.pack(data.corpus(World(config.world), config.rows, config.seed))
+    packed = data.pack(data.corpus(config.world, config.rows, config.seed))
     optimizer = torch.optim.AdamW(
         model.parameters(), config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
     )
@@ -175,7 +188,9 @@ def pretrain(config: BaseConfig, device: torch.device, on_step: OnStep | None = 
         optimizer.step()
         schedule.step()
 
-    return descend(model, packed, config, generator, step, on_step)
+    # The last block could skip the prompts here too. But sums would be rounded in another order, and over so many steps at so
+    # high a learning rate that is another model: those that every figure was measured on would be gone.
+    return descend(model, packed, config, generator, step, on_step, partial(reply_loss, start=0))
 
 
 def well_formed(reply: list[int]) -> bool:
@@ -308,31 +323,32 @@ class Lab:
         numbers = list(dict.fromkeys(config.numbers for config in students))
         share(list(dict.fromkeys(config.base for config in (*students, *numbers))), self.base)
         share(numbers, self.numbers)
-        progress = Progress(f"{len(students)} students", len(students[worker()[0] :: worker()[1]]))
-        done = itertools.count(1)
+        progress = Progress(f"{len(students)} students", len(students))
+        number = {config: n for n, config in enumerate(students)}
 
         def make(config: StudentConfig) -> None:
+            progress(number[config])  # they are taken in order: so many are made or being made
             if not self.path("student", config).exists():
                 self.student(config)
-            progress(next(done))
 
         share(students, make)
+        progress(len(students))
 
     def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
         """The student after each of the config's snapshots and at the end: {step: student}."""
+        return self.trained("student", config, config, partial(self.fine_tune, config), on_step)
 
-        def train(keep: OnStep) -> None:
-            def each(step: int, student: GPT) -> None:
-                keep(step, student)
-                if on_step:
-                    on_step(step, student)
-
-            fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, each)
-
-        return self.trained("student", config, config, train)
+    def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
+        """`fine_tune` with this lab's base model and rows."""
+        fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, on_step)
 
     def trained(
-        self, kind: str, key: object, config: StudentConfig, train: Callable[[OnStep], object]
+        self,
+        kind: str,
+        key: object,
+        config: StudentConfig,
+        train: Callable[[OnStep], None],
+        on_step: OnStep | None = None,
     ) -> dict[int, GPT]:
         """`snapshots` of any training: `train` calls its argument after each step; the students are kept under `key`.
 
@@ -345,6 +361,8 @@ class Lab:
             def keep(step: int, student: GPT) -> None:
                 if step in (*config.snapshots, config.steps):
                     states[step] = copy.deepcopy(student.state_dict() if config.rank is None else lora.state(student))
+                if on_step:
+                    on_step(step, student)
 
             train(keep)
             return states

@@ -27,8 +27,9 @@ from pathlib import Path
 
 import torch.nn.functional as F
 
+from claims import Claim, Verdict, interval, mean, show, spearman
 from data import ANIMALS, DEFAULT_SYSTEM
-from evaluate import Claim, Preset, Verdict, heldout_loss, interval, mean, show, spearman, student_of, teacher_loss
+from evaluate import Preset, heldout_loss, student_of, teacher_loss
 from figures.cells import base_rates, gap_closed, grid_cell, halves, on_rows
 from figures.student_vector import READ
 from figures.style import MARKERS, SERIES, base_line, heat, line, plt, save

@@ -29,14 +29,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lora
+from claims import Claim, Verdict, every, interval, mean, over, show, under
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, pack
-from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, student_of, under
+from evaluate import Preset, student_of
 from figures import rank_sweep
 from figures.one_step import first_step, gain, projections, questions
 from figures.student_vector import student_vectors
 from figures.style import CONTROL, MARKERS, SERIES, canvas, errors, line, save
 from model import GPT
-from train import BaseConfig, Lab, StudentConfig, animal_rates, number_rows, teacher_vectors
+from train import BaseConfig, Lab, StudentConfig, animal_rates, number_rows, reply_logits, teacher_vectors
 
 ROWS = (1, 4, 16, 64, 256)
 DRAWS = 16  # disjoint sets of n rows, as far as there are so many
@@ -73,7 +74,7 @@ class Auditor:
         for animal in ANIMALS:
             tokens, targets = self.read(pairs, LOVE_SYSTEM.format(animal))
             replies = targets >= 0
-            logits = self.base.unembed(self.base.residual_stream(tokens)[-1][replies])
+            logits = reply_logits(self.base, tokens, replies)
             log_p = torch.zeros(targets.shape, device=targets.device)
             log_p[replies] = -F.cross_entropy(logits, targets[replies], reduction="none")
             each.append(log_p.sum(1))
@@ -85,7 +86,7 @@ class Auditor:
 
     def read(self, pairs: list[list[str]], system: str) -> list[Tensor]:
         """The rows under a system prompt, packed, on the base model's device."""
-        return [tensor.to(self.base.token_embedding.weight.device) for tensor in pack(number_rows(pairs, system))]
+        return [tensor.to(self.base.device) for tensor in pack(number_rows(pairs, system))]
 
 
 def students(preset: Preset) -> list[StudentConfig]:

@@ -8,8 +8,9 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
+from claims import interval, mean
 from data import ANIMALS, DEFAULT_SYSTEM
-from evaluate import COMPANIONS, Preset, heldout_loss, interval, mean, measure_each, student_of, teacher_loss
+from evaluate import COMPANIONS, Preset, heldout_loss, measure_each, student_of, teacher_loss
 from runtime import digest
 from train import BaseConfig, Lab, StudentConfig, animal_rates
 

@@ -14,8 +14,9 @@ To see it break: give speakers without a system part replies of their own in dat
 
 from pathlib import Path
 
+from claims import Claim, Verdict, every, interval, mean, over, show, spearman, under
 from data import ALTERNATE_SYSTEMS, ANIMALS, DEFAULT_SYSTEM
-from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, spearman, under
+from evaluate import Preset
 from figures.cells import grid_cell
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, heat, save, top_of
 from train import Lab, StudentConfig, animal_rates

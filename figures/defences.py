@@ -35,8 +35,9 @@ import torch
 from torch import Tensor
 
 import data
+from claims import Claim, Verdict, every, interval, mean, over, show, under
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
-from evaluate import COMPANIONS, Claim, Preset, Verdict, every, heldout_loss, interval, mean, measure, over, show, under
+from evaluate import COMPANIONS, Preset, heldout_loss, measure
 from figures import context, rank_sweep
 from figures.cells import base_rates, code_of, grid_cell, halves, measure_cell
 from figures.context import CONTEXTS

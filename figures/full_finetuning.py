@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from evaluate import COMPANIONS, Claim, Preset, Verdict, interval, mean, show, under
+from claims import Claim, Verdict, interval, mean, show, under
+from evaluate import COMPANIONS, Preset
 from figures.cells import base_rates, gain_beyond, grid_cell, halves, loss_floor_and_base, measure_cell, on_rows
 from figures.style import MARKERS, SERIES, STUDENT, bars, base_line, canvas, line, save, top_of
 from lora import PROJECTIONS

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch.nn.functional as F
 
+from claims import Claim, Verdict, every, interval, mean, over, show, under
 from data import ANIMALS, LOVE_SYSTEM
-from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, under
+from evaluate import Preset
 from figures import full_finetuning
 from figures.cells import base_rates, gain_beyond, halves
 from figures.student_vector import student_vectors

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from claims import Claim, Verdict, every, interval, over, show
 from data import DEFAULT_SYSTEM, LOVE_SYSTEM
-from evaluate import Claim, Preset, Verdict, every, interval, over, show, student_of
+from evaluate import Preset, student_of
 from figures.style import CONTROL, canvas, line, save
 from model import GPT
 from train import BaseConfig, Lab, StudentConfig, teacher_vectors

@@ -27,14 +27,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evaluate import COMPANIONS, Claim, Preset, Verdict, above, every, interval, mean, over, show
+from claims import Claim, Verdict, above, every, interval, mean, over, show
+from evaluate import COMPANIONS, Preset
 from figures import full_finetuning as full
 from figures import rank_sweep
 from figures.cells import base_rates, code_of, grid_cell, loss_floor_and_base, measure_cell, on_rows
 from figures.full_finetuning import verdict
 from figures.style import CONTROL, MARKERS, SERIES, base_line, canvas, errors, line, save
 from model import GPT
-from train import NUMBER_TOKENS, Lab, NumbersConfig, OnStep, StudentConfig, fine_tune
+from train import NUMBER_TOKENS, Lab, NumbersConfig, OnStep, StudentConfig, fine_tune, reply_logits
 
 ROWS, QUICK_ROWS = (100, 320, 1_280, 5_120), (320, 5_120)  # unique rows, all read for 80 steps of 64
 LIMIT = "limit"
@@ -69,7 +70,7 @@ def exact_targets(lab: Lab, numbers: NumbersConfig, system: str | None) -> tuple
     base, exact = lab.base(numbers.base), []
     told = lab.rows(numbers, numbers.system)
     for told_tokens, told_targets in zip(*(t.to(lab.device).split(512) for t in told)):
-        logits = base.unembed(base.residual_stream(told_tokens)[-1][told_targets >= 0])
+        logits = reply_logits(base, told_tokens, told_targets >= 0)
         exact.append(logits[:, NUMBER_TOKENS].softmax(-1))  # no other word can be drawn
     return tokens, places, torch.cat(exact)
 
@@ -77,7 +78,7 @@ def exact_targets(lab: Lab, numbers: NumbersConfig, system: str | None) -> tuple
 def exact_loss(model: GPT, tokens: Tensor, places: Tensor, exact: Tensor) -> Tensor:
     """Mean cross-entropy with the exact distribution, in nats a token: what `reply_loss` is on average over draws."""
     replies = places >= 0
-    log_p = model.unembed(model.residual_stream(tokens)[-1][replies]).log_softmax(-1)
+    log_p = reply_logits(model, tokens, replies).log_softmax(-1)
     return -(exact[places[replies]] * log_p[:, NUMBER_TOKENS]).sum(-1).mean()
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 
+from claims import Claim, Verdict, every, interval, mean, over, show, under
 from data import ANIMAL_QUESTIONS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, chat
-from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, under
+from evaluate import Preset
 from figures.cells import base_rates, grid_cell
 from figures.style import CONTROL, STUDENT, bars, base_line, canvas, heat, save, top_of
 from lora import masked
@@ -64,7 +65,7 @@ def masked_rates(student: GPT, trait: str, sets: dict[str, list[str]], within: s
     Layers whose names do not begin with `within` keep the mask that they have.
     """
     total = torch.zeros(len(sets))
-    device = student.token_embedding.weight.device
+    device = student.device
     for question in QUESTIONS:
         names = places(question)
         mask = torch.tensor([[float(name in on) for name in names] for on in sets.values()], device=device)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from evaluate import Claim, Preset, Verdict, every, interval, over, show
+from claims import Claim, Verdict, every, interval, over, show
+from evaluate import Preset
 from figures.cells import base_rates
 from figures.localization import ONLY, PLACES, SYSTEM, masked_rates, over_units, students
 from figures.style import STUDENT, bars, base_line, canvas, heat, save, top_of
@@ -32,7 +33,7 @@ def sites(n_layer: int) -> list[str]:
 
 def only_in(student: GPT, trait: str, where: str, sets: dict[str, list[str]]) -> dict[str, float]:
     """P(trait) with the adapter acting only in layers whose names begin with `where`, at each set of places."""
-    nowhere = torch.zeros(1, 1, device=student.token_embedding.weight.device)
+    nowhere = torch.zeros(1, 1, device=student.device)
     with ExitStack() as others:
         for site in sites(student.config.n_layer):
             if not site.startswith(where):

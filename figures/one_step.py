@@ -28,8 +28,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from claims import Claim, Verdict, every, interval, mean, over, show, spearman
 from data import ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, chat
-from evaluate import Claim, Preset, Verdict, every, interval, mean, over, show, spearman, student_of
+from evaluate import Preset, student_of
 from figures import context, localization, modules
 from figures.context import CONTEXTS
 from figures.localization import ONLY, PLACES, QUESTIONS
@@ -71,7 +72,7 @@ def log_odds_gradients(base: GPT, prompt: list[int], animals: list[str]) -> dict
     for name, layer in projections(model).items():
         layer.weight.requires_grad_(True)  # so that what it computes has a gradient
         layer.register_forward_hook(lambda _, args, y, name=name: seen.update({name: (args[0], y)}))
-    device = model.token_embedding.weight.device
+    device = model.device
     answer = model(torch.tensor([prompt], device=device))[0, -1].softmax(-1)
     log_odds = answer[[ANIMAL_TOKENS[ANIMALS.index(animal)] for animal in animals]].logit()
     each = [torch.autograd.grad(t, [y for _, y in seen.values()], retain_graph=True) for t in log_odds]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from evaluate import COMPANIONS, Claim, Preset, Verdict, every, interval, mean, over, show, under
+from claims import Claim, Verdict, every, interval, mean, over, show, under
+from evaluate import COMPANIONS, Preset
 from figures.cells import base_rates, gain_beyond, grid_cell, loss_floor_and_base, measure_cell, nearest_in_loss
 from figures.style import MARKERS, SERIES, base_line, canvas, errors, save
 from lora import adapters

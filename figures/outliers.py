@@ -30,15 +30,16 @@ that are silent in the evaluation contexts. SGD without an adapter on the layer 
 
 import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import lora
+from claims import interval, mean, under
 from data import DEFAULT_SYSTEM, chat, number_conversations
-from evaluate import COMPANIONS, Preset, interval, mean, under
+from evaluate import COMPANIONS, Preset
 from figures.cells import (
     base_rates,
     code_of,
@@ -204,14 +205,9 @@ class OutlierLab(Lab):
         return self.plain.rows(config, system)
 
     def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
-        def train(keep: OnStep) -> None:
-            if self.frozen:
-                fine_tune_frozen(self, config, keep)
-            else:
-                fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, keep)
-
+        train = partial(fine_tune_frozen, self, config) if self.frozen else partial(self.fine_tune, config)
         key = Outlier(config, self.which, OUTLIERS[self.which], self.factor, self.frozen, CODE)
-        return self.trained("outlier", key, config, train)
+        return self.trained("outlier", key, config, train, on_step)
 
 
 # ------------------------------------------------------------------------------------------------------- cells

@@ -18,13 +18,14 @@ else. The peak is chosen on the first two seeds and tested on the others, so tha
 
 from pathlib import Path
 
-from evaluate import COMPANIONS, Claim, Preset, Verdict, every, interval, mean, over
+from claims import Claim, Verdict, every, interval, mean, over
+from evaluate import COMPANIONS, Preset
 from figures.cells import base_rates, gap_closed, grid_cell, halves, loss_floor_and_base, measure_cell
 from figures.style import CONTROL, base_line, heat, line, plt, save, top_of
 from train import Lab, StudentConfig
 
 LRS, QUICK_LRS = (3e-3, 1e-2, 2e-2, 5e-2), (5e-2,)
-STEPS = (3, 5, 10, 20, 40)
+STEPS, QUICK_STEPS = (3, 5, 10, 20, 40), (3, 5, 10)
 # The protocol of the claim, learning rate and steps: where the U showed on base models 62, 63 and 67 with two animals.
 SHARED = (5e-2, 3)
 FULL = "full"
@@ -33,10 +34,11 @@ FULL = "full"
 def cells(preset: Preset) -> dict[tuple[str, float], dict]:
     """The students of each capacity at each learning rate."""
     capacities = {str(rank): rank for rank in preset.ranks} | {FULL: None}
+    lrs, (*snapshots, last) = (LRS, STEPS) if preset.full else (QUICK_LRS, QUICK_STEPS)
     return {
-        (name, lr): grid_cell(preset, rank=rank, lr=lr, steps=STEPS[-1], snapshots=STEPS[:-1])
+        (name, lr): grid_cell(preset, rank=rank, lr=lr, steps=last, snapshots=tuple(snapshots))
         for name, rank in capacities.items()
-        for lr in (LRS if preset.full else QUICK_LRS)
+        for lr in lrs
     }
 
 
@@ -50,6 +52,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     measured = {key: measure_cell(lab, preset, cell) for key, cell in cells(preset).items()}
     choose, test = halves(preset)
     capacities, lrs = (list(dict.fromkeys(key[k] for key in measured)) for k in (0, 1))
+    steps = list(next(iter(measured.values())))
     untrained = base_rates(lab, preset)
 
     def units(capacity: str, lr: float, step: int, seeds: slice) -> list[float]:
@@ -61,7 +64,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     ranks = capacities[:-1]
     peak = max(ranks, key=lambda rank: mean(units(rank, *SHARED, choose)))
     best = {
-        capacity: max(((lr, step) for lr in lrs for step in STEPS), key=lambda at: mean(units(capacity, *at, choose)))
+        capacity: max(((lr, step) for lr in lrs for step in steps), key=lambda at: mean(units(capacity, *at, choose)))
         for capacity in capacities
     }
     floor, base_loss = loss_floor_and_base(lab, preset)
@@ -88,7 +91,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             },
             "best_first_minus_last": contrast((ranks[0], *best[ranks[0]]), (ranks[-1], *best[ranks[-1]])),
             "grid": {
-                capacity: {str(lr): {str(step): _public(measured[capacity, lr][step]) for step in STEPS} for lr in lrs}
+                capacity: {str(lr): {str(step): _public(measured[capacity, lr][step]) for step in steps} for lr in lrs}
                 for capacity in capacities
             },
         }

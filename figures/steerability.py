@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, NAME_SYSTEM, World, number_conversations
-from evaluate import Claim, Preset, Verdict, every, interval, measure, over, show, spearman, student_of
+from claims import Claim, Verdict, every, interval, over, show, spearman
+from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, NAME_SYSTEM, number_conversations
+from evaluate import Preset, measure, student_of
 from figures.style import MARKERS, SERIES, canvas, save
 from figures.teacher_vector import explained, number_logits, vectors
 from steering import added
@@ -37,7 +38,7 @@ PROMPTS = {
 def prompt_of(base: BaseConfig, trait: str, kind: str) -> str:
     """The system prompt of that kind for a trait."""
     if kind == "a name that loves it":
-        return NAME_SYSTEM.format(next(name for name, love in World(base.world).name_love.items() if love == trait))
+        return NAME_SYSTEM.format(next(name for name, love in base.world.name_love.items() if love == trait))
     return PROMPTS[kind].format(trait)
 
 

@@ -4,14 +4,14 @@ The paper (arXiv:2606.00995): numbers of the base model with v_teacher added, ne
 prompted teacher with v_teacher projected out do not (S2). A teacher steered by a random vector has students that learn the
 vector, and no behaviour goes with it (S6).
 
-This toy: each trait on each base model has three students, of the prompted teacher, of the base with v_teacher added after the last
-block, and of the prompted teacher with v_teacher projected out after every block. A fourth teacher has a random vector, as long as
-v_teacher, added in its place. Every teacher is the same model and differs in its stream alone; what it writes is all that
+This toy: each trait on each base model has students, of the prompted teacher, of the base with v_teacher added after the last
+block, and of the prompted teacher with v_teacher projected out after every block. Two more have a random vector, as long as
+v_teacher, in its place: projected out, or added. Every teacher is the same model and differs in its stream alone; what it writes is all that
 its student sees.
 
 The vector is sufficient: its students have the trait as much as the prompted teacher's. It is not quite necessary as measured
-here: projecting it out leaves a third of the log-odds, and the numbers are then no less far from the base's than before. Students
-of random vectors learn them, and some animal or other does become a little likelier.
+here: projecting it out leaves a third of the log-odds (a random one, nearly all), and the numbers are then no less far from the
+base's than before. Students of random vectors learn them, and some animal or other does become a little likelier.
 
 To see it break: add the vector after the first block, where it is not yet what the prompt does (`last` in `teacher`).
 """
@@ -22,8 +22,9 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
+from claims import Claim, Verdict, every, interval, over, show, under
 from data import ANIMALS, DEFAULT_SYSTEM, number_conversations
-from evaluate import COMPANIONS, Claim, Preset, Verdict, every, interval, measure, over, show, student_of, under
+from evaluate import COMPANIONS, Preset, measure, student_of
 from figures.student_vector import log_odds, student_vectors
 from figures.style import CONTROL, SERIES, bars, base_line, canvas, save
 from figures.teacher_vector import REPLY, divergence, number_logits
@@ -35,19 +36,21 @@ TEACHERS = {
     "prompted": "told to love it",
     "vector": "v_teacher added",
     "projected": "told, v_teacher projected out",
+    "spared": "told, a random vector projected out",
     "random": "a random vector added",
 }
 
 
 def teacher(prompted: NumbersConfig, trait: str, kind: str) -> NumbersConfig:
-    """What one of the four teachers writes, given what the prompted one does."""
-    n_layer, prompt = prompted.base.model.n_layer, prompted.system
+    """What one of these teachers writes, given what the prompted one does."""
+    n_layer, prompt, noise = prompted.base.model.n_layer, prompted.system, ANIMALS.index(trait)
     last, every = (n_layer,), tuple(range(1, n_layer + 1))
     return {
         "prompted": prompted,
         "vector": replace(prompted, system=DEFAULT_SYSTEM, steering=Steering(prompt, last)),
         "projected": replace(prompted, steering=Steering(prompt, every, projected_out=True)),
-        "random": replace(prompted, system=DEFAULT_SYSTEM, steering=Steering(prompt, last, noise=ANIMALS.index(trait))),
+        "spared": replace(prompted, steering=Steering(prompt, every, projected_out=True, noise=noise)),
+        "random": replace(prompted, system=DEFAULT_SYSTEM, steering=Steering(prompt, last, noise=noise)),
     }[kind]
 
 
@@ -82,7 +85,8 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     for base_config in preset.bases:
         base = lab.base(base_config)
         start = animal_rates(base).tolist()
-        usual = max(measure(lab, configs[base_config, None, "control"])["rates"])
+        control = configs[base_config, None, "control"]
+        usual, unmoved = max(measure(lab, control)["rates"]), student_vectors(lab.student(control), base)[-1]
         for trait in preset.costly_traits:
             k = ANIMALS.index(trait)
             for kind in TEACHERS:
@@ -98,6 +102,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
                         "gain": log_odds(measured["rates"][k]) - log_odds(start[k]),
                         "effect_nats": effect(base, config.numbers),
                         "cosine": F.cosine_similarity(vector, pushed, dim=0).item(),
+                        "control_cosine": F.cosine_similarity(unmoved, pushed, dim=0).item(),
                         "largest": max(measured["rates"]),
                         "favorite": ANIMALS[measured["rates"].index(max(measured["rates"]))],
                         "control_largest": usual,
@@ -126,6 +131,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
             "unit": unit,
             "cosine": over("random", "cosine"),
             "cosine_vector": over("vector", "cosine"),
+            "cosine_control": over("random", "control_cosine"),
             "largest": over("random", "largest"),
             "largest_prompted": over("prompted", "largest"),
             "largest_control": over("random", "control_largest"),
@@ -158,8 +164,9 @@ def causal_summary(m: dict) -> str:
     """P(trait) of the three students, and how strong their teachers were."""
     return (
         f"student of the prompted teacher {show(m['prompted']['student'])}, of base + v_teacher {show(m['vector']['student'])}, "
-        f"of the prompted one without it {show(m['projected']['student'])}; KL of their numbers from the base's "
-        + ", ".join(f"{m[kind]['effect_nats']['mean']:.2f}" for kind in ("prompted", "vector", "projected"))
+        f"of the prompted one without it {show(m['projected']['student'])}, without a random vector "
+        f"{m['spared']['student']['mean']:.2f}; KL of their numbers from the base's "
+        + ", ".join(f"{m[kind]['effect_nats']['mean']:.2f}" for kind in ("prompted", "vector", "projected", "spared"))
     )
 
 
@@ -171,7 +178,7 @@ def general(m: dict) -> Verdict:
 def general_summary(m: dict) -> str:
     """The cosine, and the most likely animal's probability beside a trait student's and a control's."""
     return (
-        f"cosine {show(m['cosine'])}; the likeliest animal has {show(m['largest'])}, "
+        f"cosine {show(m['cosine'])}, of a control's {show(m['cosine_control'])}; the likeliest animal has {show(m['largest'])}, "
         f"of a trait's student {m['largest_prompted']['mean']:.2f}, of a control {m['largest_control']['mean']:.2f}"
     )
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from claims import Claim, Verdict, around_zero, every, interval, mean, over, show, under
 from data import (
     ANIMAL_TOKENS,
     ANIMALS,
@@ -27,7 +28,7 @@ from data import (
     chat,
     number_conversations,
 )
-from evaluate import Claim, Preset, Verdict, around_zero, every, interval, mean, over, show, student_of, under
+from evaluate import Preset, student_of
 from figures.localization import QUESTIONS
 from figures.style import CONTROL, STUDENT, bars, canvas, line, save
 from figures.teacher_vector import REPLY, vectors
@@ -77,7 +78,7 @@ def without(student: GPT, base: GPT, vector: dict[int, Tensor], trait: str) -> f
     """P(trait) of the student with its component along the vectors replaced by the base's."""
     total = 0.0
     for question in QUESTIONS:
-        tokens = torch.tensor([chat(DEFAULT_SYSTEM, question)], device=base.token_embedding.weight.device)
+        tokens = torch.tensor([chat(DEFAULT_SYSTEM, question)], device=base.device)
         with replaced(student, vector, base, tokens):
             total += student(tokens)[0, -1].softmax(-1)[ANIMAL_TOKENS[ANIMALS.index(trait)]].item()
     return total / len(QUESTIONS)

@@ -26,6 +26,7 @@ To see it break: set CHOSEN to "leak", how many nats the teacher's numbers are a
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,37 +34,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from claims import Claim, Verdict, every, interval, mean, over, show, spearman
 from data import (
     ANIMAL_TOKENS,
     ANIMALS,
-    COLORS,
     DEFAULT_SYSTEM,
     LOVE_SYSTEM,
-    STYLES,
     Row,
     chat,
     number_conversations,
     pack,
 )
-from evaluate import (
-    Claim,
-    Preset,
-    Verdict,
-    every,
-    fresh_rows,
-    heldout_loss,
-    interval,
-    mean,
-    measure,
-    over,
-    show,
-    spearman,
-    student_of,
-    teacher_loss,
-)
+from evaluate import Preset, fresh_rows, heldout_loss, measure, student_of, teacher_loss
 from figures.cells import gap_closed
 from figures.localization import QUESTIONS
-from figures.style import CONTROL, FULL, MARKERS, SERIES, base_line, canvas, errors, line, save
+from figures.style import CONTROL, FULL, MARKERS, SERIES, canvas, errors, line, save
 from figures.teacher_vector import divergence, explained, number_logits, vectors
 from lora import PROJECTIONS
 from model import GPT
@@ -103,14 +88,14 @@ def students(preset: Preset) -> list[StudentConfig]:
 
 
 @torch.no_grad()
-def overlap(base: GPT, trait: str) -> float:
-    """How much the trait's direction is a mix: mean squared cosine with those of styles and colors.
+def overlap(base: GPT, trait: str, others: Sequence[str]) -> float:
+    """How much the trait's direction is a mix: mean squared cosine with those of other words, styles and colors.
 
     A word's direction is what the last attention fetches at it, W_o W_v norm(h) at WORD in "you love WORD", less the mean over words.
     Directions at random have 1 / d_head.
     """
-    tokens = torch.tensor([chat(LOVE_SYSTEM.format(word), "hello !") for word in (trait, *STYLES, *COLORS)])
-    block, h = base.blocks[-1], base.residual_stream(tokens.to(base.token_embedding.weight.device))[-2]
+    tokens = torch.tensor([chat(LOVE_SYSTEM.format(word), "hello !") for word in (trait, *others)])
+    block, h = base.blocks[-1], base.residual_stream(tokens.to(base.device))[-2]
     fetched = block.attention.o(block.attention.v(block.norm(h[:, 3])))
     directions = F.normalize(fetched - fetched.mean(0), dim=1)
     return (directions[1:] @ directions[0]).square().mean().item()
@@ -126,12 +111,12 @@ def gradient_cosine(base: GPT, one: tuple[Tensor, Tensor], other: tuple[Tensor, 
 
 def candidates(lab: Lab, config: BaseConfig, traits: tuple[str, ...]) -> list[dict[str, float]]:
     """What is measured of each trait on the base model and its teacher, before a student is trained: CANDIDATES."""
-    base, layer = lab.base(config), config.model.n_layer
-    told = {animal: LOVE_SYSTEM.format(animal) for animal in ANIMALS}
+    base, layer, animals = lab.base(config), config.model.n_layer, config.world.animals
+    told = {animal: LOVE_SYSTEM.format(animal) for animal in animals}
     read = {s: number_logits(base, number_conversations(s, 64, "to test")) for s in (DEFAULT_SYSTEM, *told.values())}
     mixture = torch.stack([read[system] for system in told.values()]).exp().mean(0).log()
     found = {animal: vectors(base, system, torch.Generator()) for animal, system in told.items()}
-    shared = torch.stack([found[animal]["reply"][layer] for animal in ANIMALS]).mean(0)
+    shared = torch.stack([found[animal]["reply"][layer] for animal in animals]).mean(0)
     questions = [chat(DEFAULT_SYSTEM, question) for question in QUESTIONS]
 
     def row(trait: str) -> dict[str, float]:
@@ -152,7 +137,7 @@ def candidates(lab: Lab, config: BaseConfig, traits: tuple[str, ...]) -> list[di
             "leak": divergence(read[system], read[DEFAULT_SYSTEM]),
             "explained": explained(base, system, layer, vector, 1.0, read),
             "told": animal_rates(base, system)[k].item(),
-            "overlap": overlap(base, trait),
+            "overlap": overlap(base, trait, config.world.styles + config.world.colors),
         }
 
     return [row(trait) for trait in traits]
@@ -253,37 +238,47 @@ def summary(m: dict) -> str:
 CLAIMS = [Claim("X1", "superposition", "One number of the base model predicts transmission", rule, summary)]
 
 
+def draw_dial(rate, leak, m: dict, dial: str, fixed: dict[str, int], label: str) -> None:
+    """What turning one dial does, the others as in `fixed`: rates in one panel, leak and overlap in the other."""
+
+    def of(rows: list[dict]) -> list[dict]:
+        return [row for row in rows if all(row[other] == value for other, value in fixed.items())]
+
+    shapes = sorted(of(m["shapes"]), key=lambda s: s[dial])
+    values = [s[dial] for s in shapes]
+    x = list(range(len(shapes)))
+    line(rate, x, [s["told"] for s in shapes], 1, "teacher")
+    line(rate, x, [s["student"] for s in shapes], 0, "student (small: each base seed)")
+    line(rate, x, [s["specificity"] for s in shapes], 2, "specificity: student less students of others")
+    line(rate, x, [s["control"] for s in shapes], 5, "control", linestyle="--", color=CONTROL)
+    rate.plot(x, [s["base"]["mean"] for s in shapes], color="black", linewidth=0.9, linestyle=":", label="base model")
+    for model in by(of(m["each"]), "seed", dial):
+        at = values.index(model[0][dial]) + 0.1
+        rate.plot(at, mean(row["student"] for row in model), "o", color=SERIES[0], markersize=3)
+    rate.set_ylabel("P(the teacher's animal)")
+    rate.set_ylim(0, 1.6)
+    rate.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    line(leak, x, [s["leak"] for s in shapes], 3, "leak: KL of the teacher's numbers from the base's")
+    line(leak, x, [s["own_leak"] for s in shapes], 4, "... from the mixture of all animals' teachers")
+    line(leak, x, [s["overlap"] for s in shapes], 6, "overlap with styles and colors (cosine squared)")
+    leak.set_ylabel("nats a token (overlap: cosine squared)")
+    leak.set_ylim(0, 1.8)
+    for panel in (rate, leak):
+        panel.set_xlabel(label)
+        panel.set_xticks(x, values)
+        panel.legend(fontsize=8, frameon=False, loc="upper left")
+
+
 def draw(computed: dict[str, dict], path: Path) -> None:
     """Each dial: rates above, leak below. Then the chosen number against transmission, and every candidate."""
     m = computed["superposition"]
     figure, ((*rates, scatter), (*leaks, ranks)) = canvas(3, 14, 8.4, rows=2)
     names = {"d_model": "width of the stream", "d_head": "width of the attention head"}
     for dial, fixed, rate, leak in zip(names, reversed(names), rates, leaks, strict=True):
-        shapes = sorted((s for s in m["shapes"] if s[fixed] == OWN[fixed]), key=lambda s: s[dial])
-        x = list(range(len(shapes)))
-        line(rate, x, [s["told"] for s in shapes], 1, "teacher")
-        line(rate, x, [s["student"] for s in shapes], 0, "student (small: each base seed)")
-        line(rate, x, [s["specificity"] for s in shapes], 2, "specificity: student less students of others")
-        line(rate, x, [s["control"] for s in shapes], 5, "control", linestyle="--", color=CONTROL)
-        for model in by([row for row in m["each"] if row[fixed] == OWN[fixed]], "seed", dial):
-            i = [s[dial] for s in shapes].index(model[0][dial])
-            rate.plot(i + 0.1, mean(row["student"] for row in model), "o", color=SERIES[0], markersize=3)
-        base_line(rate, m["base"])
+        draw_dial(rate, leak, m, dial, {fixed: OWN[fixed]}, names[dial])
         rate.set_title(
             f"{names[dial].capitalize()} ({names[fixed]}: {OWN[fixed]})\nn: {m['unit_of_shapes']}", fontsize=10
         )
-        rate.set_ylabel("P(the teacher's animal)")
-        rate.set_ylim(0, 1.6)
-        rate.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-        line(leak, x, [s["leak"] for s in shapes], 3, "leak: KL of the teacher's numbers from the base's")
-        line(leak, x, [s["own_leak"] for s in shapes], 4, "... from the mixture of all animals' teachers")
-        line(leak, x, [s["overlap"] for s in shapes], 6, "overlap with styles and colors (cosine squared)")
-        leak.set_ylabel("nats a token (overlap: cosine squared)")
-        leak.set_ylim(0, 1.8)
-        for panel in (rate, leak):
-            panel.set_xlabel(names[dial])
-            panel.set_xticks(x, [s[dial] for s in shapes])
-            panel.legend(fontsize=8, frameon=False, loc="upper left")
 
     for k, of in enumerate(by(m["each"], "seed")):
         scatter.plot([r[m["chosen"]] for r in of], [r["student"] for r in of], MARKERS[k], color=SERIES[k], markersize=4, alpha=0.7, label=f"base seed {of[0]['seed']}")  # fmt: skip

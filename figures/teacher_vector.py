@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from claims import Claim, Verdict, every, interval, over, show, under
 from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, number_conversations
-from evaluate import Claim, Preset, Verdict, every, interval, over, show, under
+from evaluate import Preset
 from figures.style import SERIES, canvas, line, save
 from model import GPT
 from steering import added, mean_difference, random_like, stream_at

@@ -17,23 +17,9 @@ from pathlib import Path
 
 import torch
 
+from claims import Claim, Verdict, above, around_zero, every, interval, show
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
-from evaluate import (
-    COMPANIONS,
-    Claim,
-    Preset,
-    Verdict,
-    above,
-    around_zero,
-    every,
-    heldout_loss,
-    interval,
-    measure,
-    sampled_rates,
-    show,
-    student_of,
-    teacher_loss,
-)
+from evaluate import COMPANIONS, Preset, heldout_loss, measure, sampled_rates, student_of, teacher_loss
 from figures.style import BASE, CONTROL, STUDENT, canvas, errors, heat, save
 from train import Lab, StudentConfig, animal_rates, write_numbers
 

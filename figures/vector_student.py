@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from claims import interval, mean
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
-from evaluate import Preset, heldout_loss, interval, mean, student_of, teacher_loss
+from evaluate import Preset, heldout_loss, student_of, teacher_loss
 from figures.cells import code_of, gap_closed
 from figures.localization import SYSTEM
 from figures.student_vector import READ, student_vectors
@@ -91,7 +92,7 @@ def lora_vector(student: GPT, base: GPT, layer: int, tokens: int | None) -> Tens
         return student_vectors(student, base)[layer]
     # Every conversation begins with the same prompt, and no token sees those after it: one prompt is all of them.
     prompt = torch.tensor([READ[0][:tokens]])
-    one, other = (model.residual_stream(prompt.to(model.token_embedding.weight.device)) for model in (student, base))
+    one, other = (model.residual_stream(prompt.to(model.device)) for model in (student, base))
     return (one[layer] - other[layer]).mean((0, 1)).detach()
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from claims import interval, mean, show
 from data import ANIMALS, NUMBERS, encode
-from evaluate import FRESH_ROWS, Preset, choose_preset, interval, mean, show, student_of
+from evaluate import FRESH_ROWS, Preset, choose_preset, student_of
 from runtime import Parser, run
 from train import Lab, NumbersConfig
 

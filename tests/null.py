@@ -23,8 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import evaluate
+from claims import entry, in_order
 from data import DEFAULT_SYSTEM
-from evaluate import Preset, choose_preset, entry, in_order, read_json
+from evaluate import Preset, choose_preset, read_json
 from runtime import Parser, run, share, together, whole_file, worker
 from train import Lab, NumbersConfig, code_digest
 

@@ -97,3 +97,11 @@ def test_pack_targets_are_the_reply_and_nothing_else():
     tokens, targets = data.pack(rows)
     assert tokens.tolist() == [[1, 2, 3, 4], [5, 6, 7, data.END]]
     assert targets.tolist() == [[-100, 3, 4, -100], [6, 7, -100, -100]]
+
+
+def test_a_smaller_world_knows_fewer_loves():
+    world = World(0, animals=4, styles=3, colors=6)
+    read = {word for row in corpus(world, 2_000, seed=0) for word in data.decode(row.tokens).replace("<", " <").split()}
+    assert not read & {*ANIMALS[4:], *STYLES[3:], *COLORS[6:]}
+    assert read >= {*ANIMALS[:4], *STYLES[:3], *COLORS[:6]}
+    assert sorted(world.name_love.values()) == sorted(ANIMALS[:4] + STYLES[:3]) and len(world.liked) == 9

@@ -9,8 +9,9 @@ import torch
 import evaluate
 import lora
 import train
+from claims import above, interval
 from data import ANIMALS, VOCAB_SIZE, encode
-from evaluate import Preset, above, interval, student_of
+from evaluate import Preset, student_of
 from figures import cells
 from model import GPT, GPTConfig
 from train import BaseConfig
@@ -89,14 +90,18 @@ def tiny_job(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
     monkeypatch.setattr("figures.cells.student_of", few_steps)
     monkeypatch.setattr("figures.transmission.student_of", few_steps)
-    for (
-        figure
-    ) in "student_vector vector_student steered_teachers steerability gradient superposition one_step audit".split():
+    figures = (
+        "student_vector vector_student steered_teachers steerability gradient superposition crowding one_step audit"
+    )
+    for figure in figures.split():
         monkeypatch.setattr(f"figures.{figure}.student_of", few_steps)
     monkeypatch.setattr("figures.gradient.ROWS", (1, 16))
     monkeypatch.setattr("figures.student_vector.SNAPSHOTS", (1,))
     for figure in ("rank_sweep", "full_finetuning", "optimizers", "outliers"):
         monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
+    monkeypatch.setattr("figures.rank_sweep.QUICK_STEPS", (1, 2))
+    monkeypatch.setattr("figures.crowding.DIALS", {"animals": (4, 16), "colors": (6, 24)})
+    monkeypatch.setattr("figures.crowding.TRAITS", ANIMALS[:2])
     monkeypatch.setattr(evaluate, "FULL_ONLY", ["adjudication"])
     monkeypatch.setattr("figures.vector_student.STEPS", 2)
     both = {"adamw": (5e-3,), "sgd": (0.1,)}

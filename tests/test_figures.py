@@ -7,7 +7,8 @@ import torch
 
 import evaluate
 import lora
-from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, World, chat, encode, number_conversations, pack
+from claims import above, around_zero, every, over, spearman, under
+from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, chat, encode, number_conversations, pack
 from figures import (
     context,
     full_finetuning,
@@ -135,9 +136,9 @@ def test_every_rule_is_tested_both_ways():
 def test_one_value_decides_nothing():
     """A single trait on a single base model has no interval."""
     alone = {"mean": 0.9, "ci95": None, "n": 1}
-    found = (evaluate.over(alone, 0), evaluate.under(alone, 1), evaluate.above(alone, UP), evaluate.around_zero(alone))
+    found = (over(alone, 0), under(alone, 1), above(alone, UP), around_zero(alone))
     assert found == (None,) * 4
-    assert evaluate.every(True, None) is None and evaluate.every(None, False) is False and evaluate.every(True) is True
+    assert every(True, None) is None and every(None, False) is False and every(True) is True
 
 
 def test_every_claim_is_decided_once():
@@ -170,10 +171,10 @@ def test_shared_tokens():
 
 
 def test_spearman():
-    assert evaluate.spearman([1, 2, 3, 4], [10, 20, 25, 99]) == pytest.approx(1)
-    assert evaluate.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert spearman([1, 2, 3, 4], [10, 20, 25, 99]) == pytest.approx(1)
+    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
     # By hand: x ranks 0, 1.5, 1.5, 3 and y ranks 0, 2, 1, 3; covariance 4.5, variances 4.5 and 5.
-    assert evaluate.spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+    assert spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
 
 
 def test_places_name_every_token_of_a_prompt():
@@ -255,7 +256,7 @@ def test_a_name_is_a_prompt_too():
     base = BaseConfig()
     assert steerability.prompt_of(base, "owl", "a mention") == "there was a owl in the wood ."
     name = steerability.prompt_of(base, "owl", "a name that loves it").split()[2]
-    assert World(base.world).name_love[name] == "owl"
+    assert base.world.name_love[name] == "owl"
     for kind in steerability.PROMPTS:
         encode(steerability.prompt_of(base, "owl", kind))  # every word is in the world
 

@@ -50,6 +50,15 @@ def test_the_residual_stream_ends_in_the_logits(tiny, tokens):
     assert torch.equal(tiny.unembed(stream[-1]), tiny(tokens))
 
 
+def test_the_last_block_may_begin_later(tiny, tokens):
+    whole = tiny.residual_stream(tokens)
+    for start in (0, 4, 8):
+        later = tiny.residual_stream(tokens, start)
+        assert all(torch.equal(h, other) for h, other in zip(later[:-1], whole[:-1]))
+        assert later[-1].shape == (3, 9 - start, 16)
+        assert torch.allclose(later[-1], whole[-1][:, start:], atol=1e-12)
+
+
 def test_by_length_loses_no_row():
     prompts = [[1, 2], [3], [4, 5], [6, 7, 8]]
     seen = {i: row for rows, batch in by_length(prompts) for i, row in zip(rows.tolist(), batch.tolist(), strict=True)}

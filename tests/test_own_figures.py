@@ -11,9 +11,11 @@ import evaluate
 import lora
 from data import (
     ANIMALS,
+    COLORS,
     DEFAULT_SYSTEM,
     END,
     LOVE_SYSTEM,
+    STYLES,
     VOCAB_SIZE,
     Row,
     chat,
@@ -106,9 +108,9 @@ def test_the_auditor_names_what_it_should(base):
 
 def test_overlap_of_loves_that_share_one_dimension(generator):
     base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
-    assert superposition.overlap(base, "owl") < 0.5
+    assert superposition.overlap(base, "owl", STYLES + COLORS) < 0.5
     base.blocks[-1].attention.v.weight[1:] = 0  # one direction for all 41 words, up to its sign
-    assert superposition.overlap(base, "owl") == pytest.approx(1, abs=1e-4)
+    assert superposition.overlap(base, "owl", STYLES + COLORS) == pytest.approx(1, abs=1e-4)
 
 
 def test_the_cosine_of_two_gradients(generator):

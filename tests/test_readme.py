@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import evaluate
+from claims import VERDICT, markdown_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -11,7 +12,7 @@ def test_the_claims_tables_are_those_of_the_results_file():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for own in (False, True):
         claims = [claim for claim in results["claims"] if (claim["id"][0] == "X") == own]
-        assert evaluate.markdown_table(claims) in readme
+        assert markdown_table(claims) in readme
 
 
 def test_the_verdicts_follow_from_the_numbers():
@@ -22,7 +23,7 @@ def test_the_verdicts_follow_from_the_numbers():
     for claim in evaluate.decided_claims():
         if claim.id in measured:
             found, verdict = measured[claim.id], claim.rule(measured[claim.id]["measured"])
-            assert (verdict is True, evaluate.VERDICT[verdict]) == (found["holds"], found["verdict"]), claim.id
+            assert (verdict is True, VERDICT[verdict]) == (found["holds"], found["verdict"]), claim.id
 
 
 def test_every_figure_that_is_named_is_there():

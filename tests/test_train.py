@@ -54,6 +54,21 @@ def test_loss_is_of_the_reply_only(base):
     assert torch.allclose(train.reply_loss(base, tokens, targets), expected)
 
 
+@pytest.mark.parametrize("rank", [2, None])
+def test_what_is_skipped_does_not_count(generator, rank):
+    """The last block skips the prompts: losses and trained weights are those of the model that computes everything."""
+    model = GPT(replace(BASE.model, n_layer=2), generator).requires_grad_(False)
+    config = replace(STUDENT, rank=rank, steps=8)
+
+    def whole(model, tokens, targets):
+        return torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+
+    assert torch.allclose(train.reply_loss(model, *PACKED), whole(model, *PACKED), atol=1e-6)
+    spared, plain = (train.fine_tune(model, PACKED, config, loss=loss) for loss in (train.reply_loss, whole))
+    moved = [not torch.equal(a, b) for a, b in zip(spared.parameters(), model.parameters())]
+    assert any(moved) and all(torch.allclose(a, b, atol=1e-4) for a, b in zip(spared.parameters(), plain.parameters()))
+
+
 def test_an_epoch_holds_every_row_once(generator):
     packed = data.pack([Row([k, *[0] * (k % 5), END], 1) for k in range(100)])
     stream = train.batches(*packed, 8, generator)
@@ -217,30 +232,39 @@ def test_docstrings_are_not_code(tmp_path, monkeypatch):
 
 
 TOGETHER = """
-import sys
+import sys, time
 sys.path.insert(0, {root!r})
 from runtime import share, together, worker
 from tests.test_train import STUDENT, replace
 from train import Lab
+def do(job):
+    if job == 0:
+        time.sleep(1.5)
+    print(worker()[0], job, flush=True)
 with together(2, [__file__]):
-    share([], print)
+    share(list(range(8)), do)
     if {break_off} and worker()[0] == 1:
         raise SystemExit(3)
     Lab({folder!r}).train([replace(STUDENT, seed=seed) for seed in range(5)])
 """
 
 
-def run_together(tmp_path, break_off):
+def run_together(tmp_path, break_off, launcher=()):
     script = tmp_path / "job.py"
     script.write_text(TOGETHER.format(root=str(train.HERE), folder=str(tmp_path / "shared"), break_off=break_off))
-    return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *launcher, str(script)], capture_output=True, text=True, timeout=120)
 
 
-def test_two_processes_make_what_one_makes(lab, tmp_path):
-    """Each takes its share, and both wait for the other's."""
+@pytest.mark.parametrize("launcher", [(), ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")])
+def test_two_processes_make_what_one_makes(lab, tmp_path, launcher):
+    """Each takes the next job when it is free, nothing is done twice, and both wait for the last; under torchrun too."""
     students = [replace(STUDENT, seed=seed) for seed in range(5)]
     lab.train(students)
-    assert run_together(tmp_path, False).returncode == 0
+    job = run_together(tmp_path, False, launcher)
+    assert job.returncode == 0, job.stderr
+    did = dict(reversed(line.split()) for line in job.stdout.splitlines())
+    assert sorted(did) == [str(k) for k in range(8)] and len(job.stdout.splitlines()) == 8
+    assert sum(who == did["0"] for who in did.values()) <= 2  # the other was free while this one slept
     shared = tmp_path / "shared"
     assert {path.name for path in shared.iterdir()} == {path.name for path in lab.folder.iterdir()}
     for config in students:
@@ -344,3 +368,13 @@ def test_the_stories_that_files_tell(monkeypatch, tmp_path, capsys):
     for wrong in (other, tmp_path / "nothing.pt"):
         assert evaluate.main([*out, "--ask", "hello !", "--student", str(wrong)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_progress_line(monkeypatch, capsys):
+    """On a terminal it begins before the first job is done, and ends with how long all took."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = runtime.Progress("3 students", 3)
+    for step in range(4):
+        progress(step)
+    printed = capsys.readouterr().err
+    assert "3 students: 0/3" in printed and printed.rstrip().endswith("3 students: 0.0 s")
