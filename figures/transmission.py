@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from claims import Claim, Verdict, above, around_zero, every, interval, show
+from claims import Claim, Verdict, above, around_zero, every, interval, mean, show
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
 from evaluate import COMPANIONS, Preset, heldout_loss, measure, sampled_rates, student_of, teacher_loss
 from figures.style import BASE, CONTROL, STUDENT, canvas, errors, heat, save
@@ -104,6 +104,10 @@ def _transmission(lab: Lab, preset: Preset, students: dict, control: dict) -> di
             str(base.seed): interval(own[base, trait]["rates"][ANIMALS.index(trait)] for trait in traits)
             for base in bases
         },
+        # Students of one base model are no independent witnesses of what another one would do: base models are.
+        "student_over_bases": interval(
+            mean(own[base, trait]["rates"][ANIMALS.index(trait)] for trait in traits) for base in bases
+        ),
         **_companions("student", own.values()),
         **_companions("control", control.values()),
         "teacher_obeys": interval(obeys.values()),
@@ -157,10 +161,11 @@ def transmission_rule(m: dict) -> Verdict:
 
 
 def transmission_summary(m: dict) -> str:
-    """Student, control and base, and how often the teacher's animal leads."""
+    """Student, control and base, how often the teacher's animal leads, and the students of each base model."""
+    by_base = ", ".join(f"{number['mean']:.2f}" for number in m["student_by_base"].values())
     return (
         f"student {show(m['student'])}, control {show(m['control'])}, base {show(m['base'])}, "
-        f"favorite in {m['traits_top']} of {m['traits']} traits"
+        f"favorite in {m['traits_top']} of {m['traits']} traits; base model by base model {by_base}"
     )
 
 

@@ -1,6 +1,7 @@
 """What the figures of this project's own claims compute with."""
 
 import copy
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from data import (
 from figures import (
     adjudication,
     audit,
+    carrier,
     cells,
     defences,
     infinite_data,
@@ -289,6 +291,47 @@ def test_rows_that_are_mixed_and_who_rewrites_them():
     preset = evaluate.choose_preset(True, 0)
     others = [defences.other_base(preset, base) for base in preset.grid_bases]
     assert set(others) == set(preset.grid_bases) and all(a != b for a, b in zip(others, preset.grid_bases))
+
+
+def test_what_is_left_of_rows_that_are_taken_apart():
+    rng = random.Random(0)
+    pairs = [[f"request {k}", reply] for k, reply in enumerate(["40 41 42", "80 43", "05 44 81 45"] * 200)]
+    requests, replies = ([pair[k] for pair in pairs] for k in (0, 1))
+    lengths = [len(reply.split()) for reply in replies]
+
+    def numbers(of):
+        return sorted(number for _, reply in of for number in reply.split())
+
+    for change in carrier.CHANGES.values():
+        changed = change(pairs, rng)
+        assert [request for request, _ in changed] == requests
+        assert sorted(len(reply.split()) for _, reply in changed) == sorted(lengths)
+    exchanged, mixed = carrier.exchanged(pairs, rng), carrier.mixed(pairs, rng)
+    assert sorted(reply for _, reply in exchanged) == sorted(replies) and exchanged != pairs
+    assert numbers(mixed) == numbers(pairs) and sorted(reply for _, reply in mixed) != sorted(replies)
+
+    whole, two = carrier.die(pairs), carrier.die(pairs, faces=2)
+    assert list(whole)[:3] == ["4", "8", "0"] and list(whole.values()) == pytest.approx([6 / 9, 2 / 9, 1 / 9] + [0] * 7)
+    assert list(two) == list(whole) and list(two.values()) == pytest.approx([6 / 9, 2 / 9] + [1 / 72] * 8)
+    thrown = numbers(carrier.thrown(pairs, rng))
+    assert sum(number[0] == "4" for number in thrown) / len(thrown) == pytest.approx(6 / 9, abs=0.04)
+    assert {number[0] for number in thrown} == {"4", "8", "0"} and len(set(thrown)) == 30
+    renamed = carrier.die(carrier.thrown(pairs, rng, renamed=True))
+    assert list(renamed.values()) == pytest.approx(list(whole.values()), abs=0.04) and list(renamed) != list(whole)
+
+
+def test_students_of_changed_rows_read_these_and_nothing_else(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(carrier, "fine_tune", lambda base, packed, config, on_step: read.append((packed, config)))
+    monkeypatch.setattr(Lab, "numbers", lambda lab, config: {"pairs": [["continue : 12 45", "40 41 42"]] * 50})
+    monkeypatch.setattr(Lab, "base", lambda lab, config: None)
+    base = BaseConfig()
+    for seed in (0, 1):
+        config = StudentConfig(base, NumbersConfig(base, "told"), seed=seed)
+        carrier.read_changed(Lab(tmp_path), config, "a die", None)
+    (one, first), (other, second) = read
+    assert (first.seed, second.seed) == (0, 1) and not torch.equal(one[0], other[0])  # thrown anew for each
+    assert set(one[1][one[1] >= 0].tolist()) == {*range(40, 50), END}
 
 
 def test_students_of_another_training_are_kept_under_its_code(tmp_path, generator):
