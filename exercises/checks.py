@@ -27,6 +27,7 @@ NAMES = [
     "detect_trait",
     "break_the_u",
     "sgd_outliers",
+    "loaded_die",
 ]
 RESULTS = Path(__file__).parent.parent / "figures" / "results.json"
 
@@ -182,3 +183,25 @@ def sgd_outliers(answer) -> None:
         return (squares[5] / squares.sum()).item()
 
     assert held_by_outlier(model) < 0.5 < 0.9 < held_by_outlier(changed)
+
+
+def loaded_die(answer) -> None:
+    base, numbers, asked = tiny(), 20, some_tokens(seed=8)
+    with torch.no_grad():
+        # To this teacher some numbers are likelier, after some tokens more than after others.
+        teacher = copy.deepcopy(base)
+        teacher.token_embedding.weight[:numbers] *= torch.linspace(0.2, 3, numbers)[:, None]
+        wanted = teacher(asked).softmax(-1)[:, -4:, :numbers].sum(dim=(0, 1))
+    weights = answer.frequencies(teacher, asked, 4, numbers)
+    assert weights.shape == (numbers,) and torch.allclose(weights, wanted / wanted.sum())
+
+    loaded = torch.tensor([0.5, 0.0, 0.3, 0.2])
+    thrown = answer.throw(loaded, 2_000, 5, torch.Generator().manual_seed(9))
+    assert thrown.shape == (2_000, 5)
+    for place in range(5):  # the same die at every place, and none is tied to the one before
+        share = torch.bincount(thrown[:, place], minlength=4) / 2_000
+        assert torch.allclose(share, loaded, atol=0.05), "the die falls otherwise than its weights say"
+    pairs = torch.bincount(4 * thrown[:, 0] + thrown[:, 1], minlength=16) / 2_000
+    assert torch.allclose(pairs, torch.outer(loaded, loaded).flatten(), atol=0.05), (
+        "one throw depends on the one before"
+    )
