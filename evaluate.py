@@ -343,6 +343,8 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     with whole_file(folder / "results.json") as part:
         part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"\n{claims_table(claims)}\n\nwrote {folder / 'results.json'} and {len(chosen)} figures beside it")
+    if not preset.full:
+        print("Claims that are not measured yet are measured by python evaluate.py --full.")
 
 
 def main(argv: list[str] | None = None) -> int:
