@@ -176,7 +176,6 @@ def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None) -> Stud
 # ----------------------------------------------------------------------------------------------------- figures
 
 # The modules in figures/. Each has CLAIMS (none, if it is a picture), students(preset), compute(lab, preset) and draw.
-# Processes take one after the other: those that train students of their own, and so take longest, do not come last.
 FIGURES = [
     "learning",
     "transmission",
@@ -203,7 +202,7 @@ FIGURES = [
     "one_step",
     "audit",
 ]
-# Of them, those that train too much for the quick preset.
+# Of them, those that train too much for the quick preset. They are measured first: the longest jobs are not left to the end.
 FULL_ONLY = [
     "outliers",
     "vector_student",
@@ -323,7 +322,7 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
         with whole_file(folder / f"{name}.json") as part:
             part.write_text(json.dumps({"identity": identity, "measured": measured}, indent=1) + "\n", encoding="utf-8")
 
-    share(chosen, measure_figure)
+    share(sorted(chosen, key=lambda name: name not in FULL_ONLY), measure_figure)
     if rank > 0:
         return  # its share is done
 

@@ -23,8 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from model import linear
 
 PROJECTIONS = ("q", "k", "v", "o", "up", "down")
 
@@ -52,8 +53,9 @@ class LoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.mask is None:
             # The weight plus `delta`, as one operation: twelve layers, forward and backward, feel the difference.
-            return F.linear(x, torch.addmm(self.linear.weight, self.B, self.A, alpha=self.scale))
-        return self.linear(x) + self.mask[..., None] * F.linear(x, self.delta())
+            plus = torch.addmm if self.A.ndim == 2 else torch.baddbmm  # of one model, of a stack
+            return linear(x, plus(self.linear.weight, self.B, self.A, alpha=self.scale))
+        return self.linear(x) + self.mask[..., None] * linear(x, self.delta())
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
@@ -81,8 +83,8 @@ def attach(
         ]
         if not found:
             raise ValueError(f"no linear layer is called {wanted!r}")
-        for name, linear in found:
-            model.set_submodule(name, LoRALinear(linear, rank, alpha, generator))
+        for name, layer in found:
+            model.set_submodule(name, LoRALinear(layer, rank, alpha, generator))
 
 
 def detach(model: nn.Module) -> None:

@@ -6,9 +6,13 @@ Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2
 and value projections are kept apart, so that LoRA can wrap any one of them by name. A block's attention and feed-forward read
 the same normed stream side by side, as in GPT-J and PaLM, so what the last attention fetches goes to the logits as it is.
 Heads may be narrower than d_model / n_head. And ReLU costs a CPU a tenth of what GELU does.
+
+S models of one shape can compute side by side as one, a stack (see `stack`): every weight, the tokens and all that is computed
+from them then have a dimension S in front. It is left out in the shapes below.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,30 +36,69 @@ class GPTConfig:
         return self.n_head * self.d_head
 
 
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (B, T, in) times weight (out, in): (B, T, out). In a stack, where weight is (S, out, in), by each model's own."""
+    if weight.ndim == 2:
+        return F.linear(x, weight)
+    flat = x.flatten(1, 2)
+    # A narrow product, as of queries, is quicker made lying down.
+    y = (weight @ flat.mT).mT if weight.shape[1] < 16 else flat @ weight.mT
+    return y.unflatten(1, x.shape[1:3])
+
+
+class Linear(nn.Linear):
+    """y = W x."""
+
+    def __init__(self, d_in: int, d_out: int):
+        super().__init__(d_in, d_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Each token's mean taken away and its spread made 1; then each coordinate scaled and shifted as was learned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.ndim == 1:
+            return super().forward(x)
+        normed = F.layer_norm(x, self.normalized_shape, eps=self.eps)
+        return torch.addcmul(self.bias[:, None, None], normed, self.weight[:, None, None])
+
+
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(d_head)) v, each token looking at itself and the tokens before it."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.n_head = config.n_head
-        self.q = nn.Linear(config.d_model, config.attention_width, bias=False)
-        self.k = nn.Linear(config.d_model, config.attention_width, bias=False)
-        self.v = nn.Linear(config.d_model, config.attention_width, bias=False)
-        self.o = nn.Linear(config.attention_width, config.d_model, bias=False)
+        self.q = Linear(config.d_model, config.attention_width)
+        self.k = Linear(config.d_model, config.attention_width)
+        self.v = Linear(config.d_model, config.attention_width)
+        self.o = Linear(config.attention_width, config.d_model)
 
-    def forward(self, x: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
-        """x (B, T, C) -> (B, T - start, C), what the tokens from `start` on fetch. With a cache, x follows the tokens in it."""
-        q, k, v = self.q(x[:, start:]), self.k(x), self.v(x)
-        q, k, v = (y.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for y in (q, k, v))
+    def forward(self, x: Tensor, asking: Tensor, cache: Cache | None = None) -> Tensor:
+        """x (B, T, C), of which the last N tokens, `asking` (B, N, C), fetch something: (B, N, C).
+
+        With a cache, x follows the tokens in it. These may be of one row, (1, ...): then all rows begin with them.
+        """
+        q, k, v = self.q(asking), self.k(x), self.v(x)
+        q, k, v = (y.unflatten(-1, (self.n_head, -1)).transpose(-3, -2) for y in (q, k, v))
         if cache is not None:
             if self in cache:
-                k, v = torch.cat([cache[self][0], k], dim=2), torch.cat([cache[self][1], v], dim=2)
+                k, v = (
+                    torch.cat([old.expand(*new.shape[:-2], -1, -1), new], -2) for old, new in zip(cache[self], (k, v))
+                )
             cache[self] = k, v
         # The queries are those of the last tokens: the first of them sees all keys but the others'.
-        n_q, n_k = q.shape[2], k.shape[2]
+        n_q, n_k = q.shape[-2], k.shape[-2]
         seen = torch.ones(n_q, n_k, dtype=torch.bool, device=x.device).tril(n_k - n_q)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # (B, n_head, n_q, d_head)
-        return self.o(y.transpose(1, 2).flatten(2))
+        if q.ndim == 5:
+            mask = torch.zeros(n_q, n_k, device=x.device).masked_fill(~seen, -torch.inf)
+            y = (q * q.shape[-1] ** -0.5 @ k.mT + mask).softmax(-1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # (B, n_head, n_q, d_head)
+        return self.o(y.transpose(-3, -2).flatten(-2))
 
 
 class FeedForward(nn.Module):
@@ -63,8 +106,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.up = nn.Linear(config.d_model, 4 * config.d_model, bias=False)
-        self.down = nn.Linear(4 * config.d_model, config.d_model, bias=False)
+        self.up = Linear(config.d_model, 4 * config.d_model)
+        self.down = Linear(4 * config.d_model, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.relu(self.up(x)))
@@ -73,14 +116,15 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = LayerNorm(config.d_model)
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
 
     def forward(self, h: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
         """h (B, T, C) -> (B, T - start, C), the stream of the tokens from `start` on."""
         x = self.norm(h)
-        return h[:, start:] + self.attention(x, cache, start) + self.feed_forward(x[:, start:])
+        last, asking = (h[..., start:, :], x[..., start:, :]) if start > 0 else (h, x)
+        return last + self.attention(x, asking, cache) + self.feed_forward(asking)
 
 
 class GPT(nn.Module):
@@ -90,7 +134,7 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)  # also the unembedding
         self.position_embedding = nn.Embedding(config.max_len, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.final_norm = nn.LayerNorm(config.d_model)
+        self.final_norm = LayerNorm(config.d_model)
         # A width of 32 wants larger weights than GPT-2's 0.02; as there, those that write to the stream start smaller.
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
@@ -103,22 +147,31 @@ class GPT(nn.Module):
 
     def embed(self, tokens: Tensor, position: int = 0) -> Tensor:
         """tokens (B, T), the first of them at `position` -> (B, T, C)."""
-        positions = self.position_embedding.weight[position : position + tokens.shape[1]]
-        return self.token_embedding(tokens) + positions
+        positions = self.position_embedding.weight[..., position : position + tokens.shape[-1], :]
+        table = self.token_embedding.weight
+        if table.ndim == 2:
+            return F.embedding(tokens, table) + positions
+        begin = len(table[0]) * torch.arange(
+            len(table), device=tokens.device
+        )  # of each model's table, one below the other
+        return F.embedding(tokens + begin[:, None, None], table.flatten(0, 1)) + positions[:, None]
 
-    def residual_stream(self, tokens: Tensor, start: int = 0) -> list[Tensor]:
+    def residual_stream(
+        self, tokens: Tensor, start: int = 0, position: int = 0, cache: Cache | None = None
+    ) -> list[Tensor]:
         """tokens (B, T) -> [h0, h1, ..., hL], each (B, T, C): after the embedding and after each block.
 
-        hL begins at position `start`, (B, T - start, C): who needs the last tokens only spares the last block the others.
+        hL begins with token `start`, (B, T - start, C): who needs the last tokens only spares the last block the others.
+        With a cache, the tokens follow those in it, and the first of them is at `position`.
         """
-        stream = [self.embed(tokens)]
+        stream = [self.embed(tokens, position)]
         for block in self.blocks:
-            stream.append(block(stream[-1], start=start if block is self.blocks[-1] else 0))
+            stream.append(block(stream[-1], cache, start if block is self.blocks[-1] else 0))
         return stream
 
     def unembed(self, h: Tensor) -> Tensor:
         """The last residual stream (..., C) -> logits (..., V)."""
-        return F.linear(self.final_norm(h), self.token_embedding.weight)
+        return linear(self.final_norm(h), self.token_embedding.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> logits (B, T, V); logits[:, t] predict token t + 1."""
@@ -160,6 +213,21 @@ class GPT(nn.Module):
                 done |= token == stop
                 h = self.embed(token[:, None], position=tokens.shape[1] + n)
         return drawn
+
+
+def stack(models: Sequence[GPT]) -> GPT:
+    """S models of one shape as one, each weight (S, ...): one product of stacked matrices for S products of small ones."""
+    stacked = copy.deepcopy(models[0])
+    for name, weight in stacked.named_parameters():
+        weight.data = torch.stack([model.get_parameter(name).detach() for model in models])
+    return stacked
+
+
+def unstack(stacked: GPT, models: Sequence[GPT]) -> None:
+    """Give each of the models its weights in the stack that they went into."""
+    for name, weights in stacked.named_parameters():
+        for model, weight in zip(models, weights.detach(), strict=True):
+            model.get_parameter(name).data.copy_(weight)
 
 
 def by_length(prompts: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -83,6 +83,9 @@ class ClippedSGD(torch.optim.Optimizer):
                 weight -= group["lr"] * weight.grad.clamp(-limit, limit)
 
 
+# What these do to one weight depends on others. So students that are trained side by side, their weights stacked, cannot share one.
+NOT_BY_COORDINATE = ("muon", "clip1", "clip10")
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": lambda weights, lr: torch.optim.AdamW(weights, lr, weight_decay=0.0, fused=True),
     "rmsprop": lambda weights, lr: torch.optim.RMSprop(weights, lr),

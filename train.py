@@ -17,7 +17,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -29,8 +29,8 @@ import data
 import lora
 import steering
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
-from model import GPT, GPTConfig
-from optimizers import OPTIMIZERS
+from model import GPT, GPTConfig, stack, unstack
+from optimizers import NOT_BY_COORDINATE, OPTIMIZERS
 from runtime import Parser, Progress, digest, kept, pick_device, run, share
 
 NUMBER_TOKENS = [*range(len(NUMBERS)), END]  # all that a teacher may write
@@ -119,13 +119,22 @@ Loss = Callable[[GPT, Tensor, Tensor], Tensor]  # of a model on packed rows
 # ------------------------------------------------------------------------------------------------- batches
 
 
-def batches(tokens: Tensor, targets: Tensor, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of `size` packed rows, shuffled, with rows of like length together: less padding to compute."""
+Batches = Iterator[tuple[Tensor, Tensor]]  # tokens (B, T), targets (B, T)
+
+
+def batches(
+    tokens: Tensor, targets: Tensor, size: int, generator: torch.Generator, order: torch.Generator | None = None
+) -> Batches:
+    """Endless batches of `size` packed rows, shuffled, with rows of like length together: less padding to compute.
+
+    `order` shuffles the batches (None: `generator`, which shuffles the rows, does that too).
+    """
+    order = generator if order is None else order
     lengths = targets.shape[1] - targets.ge(0).flip(1).int().argmax(1)  # up to the last position with a target
     while True:
         for pool in torch.randperm(len(tokens), generator=generator).split(16 * size):
             by_length = pool[lengths[pool].argsort(stable=True)].split(size)
-            for k in torch.randperm(len(by_length), generator=generator).tolist():
+            for k in torch.randperm(len(by_length), generator=order).tolist():
                 longest = lengths[by_length[k]].max()
                 yield tokens[by_length[k], :longest], targets[by_length[k], :longest]
 
@@ -146,16 +155,10 @@ def reply_loss(model: GPT, tokens: Tensor, targets: Tensor, start: int | None = 
 
 
 def descend(
-    model: GPT,
-    packed: tuple[Tensor, Tensor],
-    config: BaseConfig | StudentConfig,
-    generator: torch.Generator,
-    step: Callable[[], None],
-    on_step: OnStep | None,
-    loss: Loss = reply_loss,
+    model: GPT, stream: Batches, steps: int, step: Callable[[], None], on_step: OnStep | None, loss: Loss = reply_loss
 ) -> GPT:
     """The loop of all training: a batch, its gradient, then `step`, which moves the weights. Returns `model`, frozen."""
-    for n, (tokens, targets) in zip(range(config.steps), batches(*packed, config.batch_size, generator)):
+    for n, (tokens, targets) in zip(range(steps), stream):
         model.zero_grad()
         loss(model, tokens.to(model.device), targets.to(model.device)).backward()
         step()
@@ -190,7 +193,8 @@ def pretrain(config: BaseConfig, device: torch.device, on_step: OnStep | None = 
 
     # The last block could skip the prompts here too. But sums would be rounded in another order, and over so many steps at so
     # high a learning rate that is another model: those that every figure was measured on would be gone.
-    return descend(model, packed, config, generator, step, on_step, partial(reply_loss, start=0))
+    stream = batches(*packed, config.batch_size, generator)
+    return descend(model, stream, config.steps, step, on_step, partial(reply_loss, start=0))
 
 
 def well_formed(reply: list[int]) -> bool:
@@ -254,6 +258,28 @@ def number_rows(pairs: list[list[str]], system: str | None) -> list[Row]:
     return rows
 
 
+def untrained(base: GPT, config: StudentConfig) -> tuple[GPT, torch.Generator]:
+    """The student before its first step, and the generator, which has drawn its adapters and will shuffle its rows."""
+    generator = torch.Generator().manual_seed(config.seed)
+    student = copy.deepcopy(base)
+    if config.rank is None:
+        for name, weight in student.named_parameters():
+            weight.requires_grad_(config.layers is None or name.split(".")[-2] in config.layers)
+    else:
+        lora.attach(student, config.rank, config.alpha, config.layers or lora.PROJECTIONS, generator)
+    return student, generator
+
+
+def optimizer_of(student: GPT, config: StudentConfig) -> torch.optim.Optimizer:
+    """The optimizer of the weights that are trained."""
+    return OPTIMIZERS[config.optimizer]([weight for weight in student.parameters() if weight.requires_grad], config.lr)
+
+
+def student_batches(packed: tuple[Tensor, Tensor], config: StudentConfig, generator: torch.Generator) -> Batches:
+    """Every student has its own rows in a batch, but all have the batches of short and of long rows at the same steps."""
+    return batches(*packed, config.batch_size, generator, order=torch.Generator().manual_seed(0))
+
+
 def fine_tune(
     base: GPT,
     packed: tuple[Tensor, Tensor],
@@ -262,18 +288,96 @@ def fine_tune(
     loss: Loss = reply_loss,
 ) -> GPT:
     """The student: `base` trained to give the teacher's replies, the packed rows of `Lab.rows`."""
-    generator = torch.Generator().manual_seed(config.seed)
-    student = copy.deepcopy(base)
-    if config.rank is None:
-        for name, weight in student.named_parameters():
-            weight.requires_grad_(config.layers is None or name.split(".")[-2] in config.layers)
-    else:
-        lora.attach(student, config.rank, config.alpha, config.layers or lora.PROJECTIONS, generator)
-    optimizer = OPTIMIZERS[config.optimizer]([p for p in student.parameters() if p.requires_grad], config.lr)
-    return descend(student, packed, config, generator, optimizer.step, on_step, loss)
+    student, generator = untrained(base, config)
+    stream = student_batches(packed, config, generator)
+    return descend(student, stream, config.steps, optimizer_of(student, config).step, on_step, loss)
+
+
+# ------------------------------------------------------------------------------------- many students in one pass
+
+
+TOGETHER = 16  # students in one pass
+
+
+def alike(config: StudentConfig) -> StudentConfig:
+    """Students for which this is the same can be trained side by side: all but their base models, rows and seeds."""
+    same = BaseConfig(model=config.base.model)
+    return replace(config, base=same, numbers=NumbersConfig(same, None, config.numbers.rows), seed=0)
+
+
+def in_passes(students: list[StudentConfig]) -> list[list[StudentConfig]]:
+    """Students divided into those that are trained together. It depends on nothing but what is asked for, and in what order."""
+    groups: dict[StudentConfig, list[StudentConfig]] = {}
+    for config in students:
+        groups.setdefault(alike(config), []).append(config)
+    passes = []
+    for group in groups.values():
+        size = 1 if group[0].optimizer in NOT_BY_COORDINATE else TOGETHER
+        passes += [group[n : n + size] for n in range(0, len(group), size)]
+    return passes
+
+
+def side_by_side(streams: list[Batches]) -> Batches:
+    """The batches of S students as one, tokens and targets (S, B, T), padded to the longest and the largest."""
+    for each in zip(*streams):
+        shape = [len(each), *(max(tokens.shape[d] for tokens, _ in each) for d in (0, 1))]
+        tokens, targets = torch.full(shape, END), torch.full(shape, -100)
+        for n, (own_tokens, own_targets) in enumerate(each):
+            rows, longest = own_tokens.shape
+            tokens[n, :rows, :longest], targets[n, :rows, :longest] = own_tokens, own_targets
+        yield tokens, targets
+
+
+def common_beginning(tokens: Tensor, targets: Tensor) -> int:
+    """With how many tokens all packed rows begin, the last before a reply not counted: the system prompt, mostly."""
+    same = (tokens == tokens[0]).all(0) & (targets < 0).all(0)
+    return int(same.int().cumprod(0).sum())
+
+
+def stacked_loss(students: GPT, tokens: Tensor, targets: Tensor, begin: int) -> Tensor:
+    """The sum over stacked students of the `reply_loss` of each, on tokens (S, B, T). So the gradient of each is its own.
+
+    The first `begin` tokens are the same in all rows of a student: it reads them once, in one row, and keeps their keys and values.
+    """
+    replies, cache = targets >= 0, {}
+    start = int(replies.flatten(0, 1).any(0).int().argmax())
+    if begin > 0:
+        students.residual_stream(tokens[:, :1, :begin], cache=cache)
+    stream = students.residual_stream(tokens[:, :, begin:], start - begin, begin, cache)
+    logits = students.unembed(stream[-1])  # (S, B, T - start, V), of prompts in between as well: no stack is ragged
+    nats = F.cross_entropy(logits.flatten(0, 2), targets[:, :, start:].flatten(), reduction="none")
+    return (nats.view(len(tokens), -1).sum(1) / replies.sum((1, 2))).sum()
+
+
+def fine_tune_together(
+    bases: list[GPT],
+    packed: list[tuple[Tensor, Tensor]],
+    configs: list[StudentConfig],
+    on_step: Callable[[int, list[GPT]], None],
+) -> list[GPT]:
+    """What `fine_tune` makes of each base, rows and config, to rounding, in one pass. All configs are `alike`."""
+    config = configs[0]
+    students, generators = zip(*map(untrained, bases, configs))
+    stacked = stack(students)
+    stream = side_by_side([student_batches(*each) for each in zip(packed, configs, generators, strict=True)])
+    begin = min(common_beginning(*rows) for rows in packed)
+
+    def see(step: int, _: GPT) -> None:
+        if step in (*config.snapshots, config.steps):
+            unstack(stacked, students)
+            on_step(step, students)
+
+    loss = partial(stacked_loss, begin=begin)
+    descend(stacked, stream, config.steps, optimizer_of(stacked, config).step, see, loss)
+    return [student.requires_grad_(False) for student in students]
 
 
 # ------------------------------------------------------------------------------------------------------ the lab
+
+
+def weights(student: GPT, config: StudentConfig) -> dict:
+    """A copy of what makes the student another model than its base: its adapters, or all weights."""
+    return copy.deepcopy(student.state_dict() if config.rank is None else lora.state(student))
 
 
 @cache
@@ -284,7 +388,12 @@ def code_digest() -> str:
 
 
 class Lab:
-    """Makes base models, numbers and students on demand, and keeps them in `folder`."""
+    """Makes base models, numbers and students on demand, and keeps them in `folder`.
+
+    A lab whose students are made otherwise says what it calls them (`kind`), what decides them (`key`) and what they read.
+    """
+
+    kind = "student"
 
     def __init__(self, folder: Path, device: str = "cpu"):
         self.folder, self.device = Path(folder), pick_device(device)
@@ -318,29 +427,54 @@ class Lab:
         """The fine-tuned student, frozen, its adapters attached."""
         return self.snapshots(config, on_step)[config.steps]
 
+    def key(self, config: StudentConfig) -> object:
+        """The config, or a dataclass that holds it and whatever else decides what becomes of it here."""
+        return config
+
+    def reads(self, config: StudentConfig) -> tuple[Tensor, Tensor]:
+        """The packed rows of the student."""
+        return self.rows(config.numbers, config.system)
+
     def train(self, students: list[StudentConfig]) -> None:
         """Make what is missing of `students` and of what they need, divided among the processes that share the work."""
         numbers = list(dict.fromkeys(config.numbers for config in students))
         share(list(dict.fromkeys(config.base for config in (*students, *numbers))), self.base)
         share(numbers, self.numbers)
-        progress = Progress(f"{len(students)} students", len(students))
-        number = {config: n for n, config in enumerate(students)}
+        passes = in_passes(students)
+        progress = Progress(f"{len(students)} students in {len(passes)} passes", len(passes))
 
-        def make(config: StudentConfig) -> None:
-            progress(number[config])  # they are taken in order: so many are made or being made
-            if not self.path("student", config).exists():
-                self.student(config)
+        def make(numbered: tuple[int, list[StudentConfig]]) -> None:
+            progress(numbered[0])  # they are taken in order: so many are made or being made
+            self.make(numbered[1])
 
-        share(students, make)
-        progress(len(students))
+        share(list(enumerate(passes)), make)
+        progress(len(passes))
+
+    def make(self, students: list[StudentConfig]) -> None:
+        """Train those of one pass, unless all of them are kept already."""
+        if all(self.path(self.kind, self.key(config)).exists() for config in students):
+            return
+        if len(students) == 1:
+            self.student(students[0])
+            return
+        made: dict[StudentConfig, dict[int, dict]] = {config: {} for config in students}
+
+        def keep(step: int, trained: list[GPT]) -> None:
+            for config, student in zip(students, trained, strict=True):
+                made[config][step] = weights(student, config)
+
+        bases = [self.base(config.base) for config in students]
+        fine_tune_together(bases, [self.reads(config) for config in students], students, keep)
+        for config in students:
+            self._kept(self.kind, self.key(config), partial(made.get, config))
 
     def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
         """The student after each of the config's snapshots and at the end: {step: student}."""
-        return self.trained("student", config, config, partial(self.fine_tune, config), on_step)
+        return self.trained(self.kind, self.key(config), config, partial(self.fine_tune, config), on_step)
 
     def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
         """`fine_tune` with this lab's base model and rows."""
-        fine_tune(self.base(config.base), self.rows(config.numbers, config.system), config, on_step)
+        fine_tune(self.base(config.base), self.reads(config), config, on_step)
 
     def trained(
         self,
@@ -350,17 +484,14 @@ class Lab:
         train: Callable[[OnStep], None],
         on_step: OnStep | None = None,
     ) -> dict[int, GPT]:
-        """`snapshots` of any training: `train` calls its argument after each step; the students are kept under `key`.
-
-        `key` is the config, or a dataclass that holds it and whatever else decides what `train` does.
-        """
+        """`snapshots` of any training: `train` calls its argument after each step; the students are kept under `key`."""
 
         def make() -> dict[int, dict]:
             states = {}
 
             def keep(step: int, student: GPT) -> None:
                 if step in (*config.snapshots, config.steps):
-                    states[step] = copy.deepcopy(student.state_dict() if config.rank is None else lora.state(student))
+                    states[step] = weights(student, config)
                 if on_step:
                     on_step(step, student)
 
@@ -368,9 +499,9 @@ class Lab:
             return states
 
         students = {}
-        for step, weights in self._kept(kind, key, make).items():
+        for step, state in self._kept(kind, key, make).items():
             students[step] = student = copy.deepcopy(self.base(config.base))
-            student.load_state_dict(weights) if config.rank is None else lora.restore(student, weights)
+            student.load_state_dict(state) if config.rank is None else lora.restore(student, state)
             student.requires_grad_(False)
         return students
 

@@ -35,6 +35,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 import data
 from claims import interval, mean
 from data import DEFAULT_SYSTEM
@@ -42,7 +44,7 @@ from evaluate import COMPANIONS, Preset, heldout_loss
 from figures.cells import base_rates, code_of, gap_closed, grid_cell, measure_cell
 from figures.style import CONTROL, MARKERS, SERIES, STUDENT, base_line, canvas, errors, save
 from model import GPT
-from train import Lab, OnStep, StudentConfig, fine_tune, number_rows
+from train import BaseConfig, Lab, StudentConfig, number_rows
 
 CLAIMS = []  # a picture, of what the claims take for granted
 DIGITS = "0123456789"  # the first digit of a number is its decade
@@ -113,26 +115,29 @@ class Changed:
     code: str
 
 
-def read_changed(lab: Lab, config: StudentConfig, change: str, on_step: OnStep) -> None:
-    """Fine-tune on what is left of the teacher's rows. Each student has its own shuffles and throws."""
-    rng = random.Random(f"{change} {config.seed}")
-    pairs = CHANGES[change](lab.numbers(config.numbers)["pairs"], rng)
-    fine_tune(lab.base(config.base), data.pack(number_rows(pairs, config.system)), config, on_step)
-
-
-CODE = code_of(exchanged, mixed, die, thrown, read_changed)
+CODE = code_of(exchanged, mixed, die, thrown)
 
 
 class ChangedLab(Lab):
     """A lab whose students read changed rows. Their held-out loss is on rows as the teacher wrote them."""
 
+    kind = "changed"
+
     def __init__(self, lab: Lab, change: str):
         super().__init__(lab.folder, str(lab.device))
         self.plain, self.change = lab, change
 
-    def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
-        train = partial(read_changed, self.plain, config, self.change)
-        return self.plain.trained("changed", Changed(config, self.change, CODE), config, train)
+    def base(self, config: BaseConfig) -> GPT:
+        return self.plain.base(config)
+
+    def key(self, config: StudentConfig) -> Changed:
+        return Changed(config, self.change, CODE)
+
+    def reads(self, config: StudentConfig) -> tuple[Tensor, Tensor]:
+        """What is left of the teacher's rows. Each student has its own shuffles and throws."""
+        rng = random.Random(f"{self.change} {config.seed}")
+        pairs = CHANGES[self.change](self.plain.numbers(config.numbers)["pairs"], rng)
+        return data.pack(number_rows(pairs, config.system))
 
 
 def students(preset: Preset) -> list[StudentConfig]:

@@ -12,7 +12,7 @@ from claims import interval, mean
 from data import ANIMALS, DEFAULT_SYSTEM
 from evaluate import COMPANIONS, Preset, heldout_loss, measure_each, student_of, teacher_loss
 from runtime import digest
-from train import BaseConfig, Lab, StudentConfig, animal_rates
+from train import BaseConfig, Lab, StudentConfig, animal_rates, in_passes
 
 
 def grid_cell(preset: Preset, **changes) -> dict[tuple[BaseConfig, str | None, int], StudentConfig]:
@@ -41,6 +41,8 @@ def measure_cell(lab: Lab, preset: Preset, cell: dict) -> dict[int, dict]:
 
     {"student", "control", the companions of the student, "by_unit": [[P of seed 0, 1, ...] of each unit]}
     """
+    for students in in_passes(list(cell.values())):
+        lab.make(students)
     measured = {key: measure_each(lab, config) for key, config in cell.items()}
     numbers = {}
     for step in next(iter(measured.values())):

@@ -108,12 +108,6 @@ def stopped(found: Tensor) -> Callable[[int, Tensor], Tensor]:
     return change
 
 
-def read_others(lab: Lab, config: StudentConfig, rows: Rows, by: BaseConfig, on_step: OnStep) -> None:
-    """The student reads other rows than the teacher's."""
-    packed = data.pack(number_rows(rows(lab, config.numbers, by), config.system))
-    fine_tune(lab.base(config.base), packed, config, on_step)
-
-
 def held_back(lab: Lab, config: StudentConfig, source: str, blocks: int, system: str, on_step: OnStep) -> None:
     """The student reads the teacher's rows and gets no gradient along a vector of `system`, after its last `blocks` blocks."""
     base = lab.base(config.base)
@@ -142,31 +136,64 @@ def other_base(preset: Preset, base: BaseConfig) -> BaseConfig:
     return bases[(bases.index(base) + 1) % len(bases)]
 
 
-READ, HELD = code_of(mixed, writer, laundered, replaced, read_others), code_of(stopped, vectors, held_back)
+READ, HELD = code_of(mixed, writer, laundered, replaced), code_of(stopped, vectors, held_back)
 
 
-class DefendedLab(Lab):
-    """A lab whose students are defended; what is asked of them, and on which rows, is what is asked of the undefended."""
+class OtherRows(Lab):
+    """A lab whose students read other rows than the teacher's. What is asked of them, and on which rows, is what is asked of the
+    undefended; so it is in the labs below."""
+
+    kind = "defended"
 
     def __init__(self, lab: Lab, preset: Preset, defence: str):
         super().__init__(lab.folder, str(lab.device))
         self.plain, self.preset, self.defence = lab, preset, defence
 
-    def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
-        if self.defence in PROMPTS:
-            return self.plain.snapshots(replace(config, system=CONTEXTS[self.defence], snapshots=()))
-        if self.defence in ROWS:
-            by = other_base(self.preset, config.base)
-            made = Defended(config, f"{self.defence}, {by.seed}", READ)
-            train = partial(read_others, self.plain, config, ROWS[self.defence], by)
-            return self.plain.trained("defended", made, config, train)
-        source, blocks = GRADIENTS[self.defence]
-        # The untold teacher has no vector: its student does without that of the first trait.
+    def base(self, config: BaseConfig) -> GPT:
+        return self.plain.base(config)
+
+    def key(self, config: StudentConfig) -> Defended:
+        return Defended(config, f"{self.defence}, {other_base(self.preset, config.base).seed}", READ)
+
+    def reads(self, config: StudentConfig) -> tuple[Tensor, Tensor]:
+        pairs = ROWS[self.defence](self.plain, config.numbers, other_base(self.preset, config.base))
+        return data.pack(number_rows(pairs, config.system))
+
+
+class HeldBack(OtherRows):
+    """A lab whose students get no gradient along a vector."""
+
+    def _vector(self, config: StudentConfig) -> tuple[str, int, str]:
+        """Which one, after how many blocks, and whose. The untold teacher has none: its student does without that of the first trait."""
         told = config.numbers.system != DEFAULT_SYSTEM
-        system = config.numbers.system if told else LOVE_SYSTEM.format(self.preset.grid_traits[0])
-        made = Defended(config, f"{source}, {blocks}, {system}", HELD)
-        train = partial(held_back, self.plain, config, source, blocks, system)
-        return self.plain.trained("defended", made, config, train)
+        return *GRADIENTS[self.defence], config.numbers.system if told else LOVE_SYSTEM.format(
+            self.preset.grid_traits[0]
+        )
+
+    def key(self, config: StudentConfig) -> Defended:
+        return Defended(config, ", ".join(map(str, self._vector(config))), HELD)
+
+    def make(self, students: list[StudentConfig]) -> None:
+        """Nothing in one pass: they are trained one by one, when they are asked for."""
+
+    def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
+        held_back(self.plain, config, *self._vector(config), on_step)
+
+
+class OtherPrompt(OtherRows):
+    """A lab whose students are those that the plain lab trained under another prompt."""
+
+    def make(self, students: list[StudentConfig]) -> None:
+        """Nothing: they are there."""
+
+    def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
+        return self.plain.snapshots(replace(config, system=CONTEXTS[self.defence], snapshots=()))
+
+
+def lab_of(lab: Lab, preset: Preset, defence: str) -> Lab:
+    """The lab whose students are defended so."""
+    kind = OtherRows if defence in ROWS else HeldBack if defence in GRADIENTS else OtherPrompt
+    return kind(lab, preset, defence)
 
 
 # ------------------------------------------------------------------------------------------------------- cells
@@ -227,7 +254,7 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     numbers = {(b, trait): undefended[b, trait, preset.grid_seeds[0]].numbers for b, trait in preset.units}
     found = {NONE: measure_cell(lab, preset, undefended)}
     for name in (*(ROWS | GRADIENTS if preset.full else QUICK), *PROMPTS):
-        found[name] = measure_cell(DefendedLab(lab, preset, name), preset, defended)
+        found[name] = measure_cell(lab_of(lab, preset, name), preset, defended)
 
     def units(name: str, step: int, what: str, seeds: slice = slice(None)) -> list[float]:
         """One number a unit, its seeds averaged."""

@@ -94,8 +94,16 @@ CODE = code_of(exact_targets, exact_loss, fine_tune_exactly)
 class ExactLab(Lab):
     """A lab whose students read exact distributions; all else is the usual lab's."""
 
-    def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
-        return self.trained("exact", Exact(config, CODE), config, partial(fine_tune_exactly, self, config))
+    kind = "exact"
+
+    def key(self, config: StudentConfig) -> Exact:
+        return Exact(config, CODE)
+
+    def make(self, students: list[StudentConfig]) -> None:
+        """Nothing in one pass: they are trained one by one, when they are asked for."""
+
+    def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
+        fine_tune_exactly(self, config, on_step)
 
 
 # ------------------------------------------------------------------------------------------------------- cells

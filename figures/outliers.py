@@ -30,13 +30,12 @@ that are silent in the evaluation contexts. SGD without an adapter on the layer 
 
 import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-import lora
 from claims import interval, mean, under
 from data import DEFAULT_SYSTEM, chat, number_conversations
 from evaluate import COMPANIONS, Preset
@@ -54,7 +53,7 @@ from figures.optimizers import NAMES as OPTIMIZER_NAMES
 from figures.optimizers import STEPS, held_by_top
 from figures.style import CONTROL, MARKERS, SERIES, bars, base_line, canvas, errors, save
 from model import GPT, by_length
-from train import BaseConfig, Lab, OnStep, StudentConfig, descend, fine_tune
+from train import BaseConfig, Lab, OnStep, StudentConfig, descend, fine_tune, student_batches, untrained
 
 CLAIMS = []  # it is about S9, whose rule optimizers.py applies to the toy as it is
 NUMBERS, BOTH, FETCHED = "numbers", "both", "fetched"  # which coordinates become outliers
@@ -161,9 +160,7 @@ def adam_scales(lab: Lab, config: StudentConfig) -> list[Tensor]:
 def fine_tune_frozen(lab: Lab, config: StudentConfig, on_step: OnStep) -> None:
     """`train.fine_tune` by SGD, w <- w - lr g / (scale + 1e-4), with the scales that AdamW has at its end."""
     scales = adam_scales(lab, replace(config, optimizer="adamw", lr=StudentConfig.lr))
-    generator = torch.Generator().manual_seed(config.seed)
-    student = copy.deepcopy(lab.base(config.base))
-    lora.attach(student, config.rank, config.alpha, generator=generator)
+    student, generator = untrained(lab.base(config.base), config)
     weights = [weight for weight in student.parameters() if weight.requires_grad]
 
     @torch.no_grad()
@@ -171,7 +168,7 @@ def fine_tune_frozen(lab: Lab, config: StudentConfig, on_step: OnStep) -> None:
         for weight, scale in zip(weights, scales, strict=True):
             weight -= config.lr * weight.grad / (scale + 1e-4)
 
-    descend(student, lab.rows(config.numbers, config.system), config, generator, step, on_step)
+    descend(student, student_batches(lab.reads(config), config, generator), config.steps, step, on_step)
 
 
 @dataclass(frozen=True)
@@ -192,6 +189,8 @@ CODE = code_of(between, loudness, chosen, with_outliers, adam_scales, fine_tune_
 class OutlierLab(Lab):
     """A lab whose base models have outliers. Their teachers are the plain lab's: the models compute the same."""
 
+    kind = "outlier"
+
     def __init__(self, lab: Lab, which: str, factor: int, frozen: bool):
         super().__init__(lab.folder, str(lab.device))
         self.plain, self.which, self.factor, self.frozen = lab, which, factor, frozen
@@ -204,10 +203,18 @@ class OutlierLab(Lab):
     def rows(self, config, system):
         return self.plain.rows(config, system)
 
-    def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
-        train = partial(fine_tune_frozen, self, config) if self.frozen else partial(self.fine_tune, config)
-        key = Outlier(config, self.which, OUTLIERS[self.which], self.factor, self.frozen, CODE)
-        return self.trained("outlier", key, config, train, on_step)
+    def key(self, config: StudentConfig) -> Outlier:
+        return Outlier(config, self.which, OUTLIERS[self.which], self.factor, self.frozen, CODE)
+
+    def make(self, students: list[StudentConfig]) -> None:
+        if not self.frozen:  # each of these has scales of its own: they are trained one by one, when they are asked for
+            super().make(students)
+
+    def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
+        if self.frozen:
+            fine_tune_frozen(self, config, on_step)
+        else:
+            super().fine_tune(config, on_step)
 
 
 # ------------------------------------------------------------------------------------------------------- cells

@@ -1,9 +1,11 @@
-"""How fast is it here? `python -m tests.benchmark [--json FILE] [--png FILE]`, two minutes, one process with one thread.
+"""How fast is it here? `python -m tests.benchmark [--json FILE] [--png FILE]`, three minutes.
 
-Four jobs (pretraining, a LoRA student, a full student, writing numbers), each in tokens a second, milliseconds a step and the
-share that its matrix products have of what this processor can do in matrix products, measured in the same run. Beside
-them the plain way to train a LoRA student: every batch padded to the longest row of all, everything computed at every position.
-A token is one that is read: padding, and what is computed although nothing depends on it, do not count as work done, only as time.
+Four jobs (pretraining, LoRA students, a full student, writing numbers), with one thread, each in tokens a second, milliseconds a
+step of one student and the share that its matrix products have of what this processor can do in matrix products, measured in
+the same run. LoRA students are trained sixteen in one pass, as `evaluate.py` trains them, and alone. Beside them the plain way:
+one at a time, every batch padded to the longest row of all, everything computed at every position; and plainer still, with
+LoRA's sum as it is drawn. Last, sixteen students on two cores: in one pass with two threads, and in two processes.
+A token is one of a row: padding, and what is computed although nothing depends on it, do not count as work done, only as time.
 """
 
 import argparse
@@ -12,12 +14,14 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +31,19 @@ import lora
 from figures.style import MARKERS, SERIES, canvas, save
 from model import GPT
 from optimizers import OPTIMIZERS
-from runtime import Parser, run
-from train import BaseConfig, NumbersConfig, StudentConfig, descend, fine_tune, reply_loss, write_numbers
+from runtime import Parser, keep_memory, run
+from train import (
+    BaseConfig,
+    NumbersConfig,
+    StudentConfig,
+    batches,
+    common_beginning,
+    descend,
+    fine_tune,
+    fine_tune_together,
+    reply_loss,
+    write_numbers,
+)
 
 BASE = BaseConfig()
 NUMBERS = NumbersConfig(BASE, data.LOVE_SYSTEM.format("owl"))
@@ -78,6 +93,17 @@ def plain_student(base: GPT, packed: tuple[torch.Tensor, torch.Tensor], config: 
         optimizer.step()
 
 
+@contextmanager
+def as_drawn() -> Iterator[None]:
+    """Inside, LoRA computes W x + (alpha / r) B A x from left to right, as in the picture of lora.py."""
+
+    def forward(self: lora.LoRALinear, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + self.scale * (x @ self.A.T) @ self.B.T
+
+    with patch.object(lora.LoRALinear, "forward", forward):
+        yield
+
+
 def random_rows() -> tuple[tuple[torch.Tensor, torch.Tensor], int, int]:
     """As many rows as a student reads, of random numbers, packed; their tokens; and how many of these are replied."""
     rng, world, rows = random.Random(0), data.World(), []
@@ -87,23 +113,30 @@ def random_rows() -> tuple[tuple[torch.Tensor, torch.Tensor], int, int]:
     return data.pack(rows), sum(len(row.tokens) - 1 for row in rows), sum(len(row.tokens) - row.reply for row in rows)
 
 
-def one_student(seed: int, steps: int = STUDENT.steps) -> None:
-    """A job for another process."""
+def one_pass(students: int = 16, steps: int = STUDENT.steps, threads: int = 1) -> None:
+    """So many LoRA students, trained side by side. Also a job for another process."""
+    keep_memory()
+    torch.set_num_threads(threads)
+    base, rows = _base_and_rows_here()
+    configs = [replace(STUDENT, seed=seed, steps=steps) for seed in range(students)]
+    fine_tune_together([base] * students, [rows] * students, configs, lambda *_: None)
     torch.set_num_threads(1)
-    base = GPT(BASE.model, torch.Generator().manual_seed(0)).requires_grad_(False)
-    fine_tune(base, _rows_here(), replace(STUDENT, seed=seed, steps=steps))
 
 
 @cache
-def _rows_here() -> tuple[torch.Tensor, torch.Tensor]:
-    return random_rows()[0]
+def _base_and_rows_here() -> tuple[GPT, tuple[torch.Tensor, torch.Tensor]]:
+    return GPT(BASE.model, torch.Generator().manual_seed(0)).requires_grad_(False), random_rows()[0]
 
 
-def sixteen_students(processes: int = 2) -> float:
-    """Seconds for sixteen LoRA students divided among processes that are started already."""
+def in_processes(processes: int, students: int) -> float:
+    """Seconds for one pass of so many students in each of some processes, which are started already."""
     with ProcessPoolExecutor(processes) as pool:
-        list(pool.map(one_student, range(processes)))
-        return seconds(lambda: list(pool.map(one_student, range(16))), 1)
+
+        def passes() -> list:
+            return list(pool.map(one_pass, [students] * processes))
+
+        passes()
+        return seconds(passes, 2)
 
 
 def peak_memory_mb() -> float | None:
@@ -117,9 +150,9 @@ def peak_memory_mb() -> float | None:
 
 
 def peak_of_student(steps: int) -> float | None:
-    """The most memory that a fresh process holds in which a student is trained for so many steps."""
+    """The most memory that a fresh process holds in which sixteen students are trained for so many steps, in one pass."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        pool.submit(one_student, 0, steps).result()
+        pool.submit(one_pass, 16, steps).result()
         return pool.submit(peak_memory_mb).result()
 
 
@@ -135,7 +168,7 @@ def costs(base: GPT, packed: tuple[torch.Tensor, torch.Tensor]) -> dict[str, dic
 
     return {
         "rows a step": by((8, 16, 32, 64, 128, 256), lambda n: fine_tune(base, packed, replace(STUDENT, batch_size=n))),
-        "students": by((1, 2, 4, 8), lambda n: [fine_tune(base, packed, replace(STUDENT, seed=k)) for k in range(n)]),
+        "students in one pass": by((1, 2, 4, 8, 16), one_pass),
         "width of the stream": by((16, 32, 64, 128), wide),
     }
 
@@ -151,7 +184,7 @@ def draw(seconds_by: dict[str, dict[int, float]], path: Path) -> None:
         panel.set_yscale("log", base=2)
         panel.set_xticks(x, x)
         panel.set_xlabel(what)
-    panels[0].set_ylabel("seconds, LoRA, 80 steps")
+    panels[0].set_ylabel("seconds, LoRA, 80 steps, one thread")
     panels[0].yaxis.set_major_formatter("{x:g}")
     save(figure, path)
 
@@ -165,9 +198,16 @@ def benchmark(args: argparse.Namespace) -> None:
     print(f"{'':34} {'tokens/s':>10} {'ms a step':>10} {'of ceiling':>11}")
 
     def report(
-        name: str, time_taken: float, steps: int, tokens: float, replies: float, passes: int, skips: bool = False
+        name: str,
+        time_taken: float,
+        steps: int,
+        tokens: float,
+        replies: float,
+        passes: int,
+        skips: bool = False,
+        spared: int = 0,
     ) -> None:
-        share = operations(base, tokens, replies, passes, skips) / time_taken / ceiling
+        share = operations(base, tokens - spared, replies, passes, skips) / time_taken / ceiling
         job = {"tokens_per_second": tokens / time_taken, "ms_per_step": 1e3 * time_taken / steps, "matmul_share": share}
         results["jobs"][name] = job
         print(f"{name:34} {job['tokens_per_second']:10,.0f} {job['ms_per_step']:10.2f} {share:11.0%}", flush=True)
@@ -181,7 +221,7 @@ def benchmark(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(0)
     taken = seconds(
         lambda: descend(
-            learner.requires_grad_(), packed, replace(BASE, steps=steps), generator, optimizer.step, None, WHOLE
+            learner.requires_grad_(), batches(*packed, BASE.batch_size, generator), steps, optimizer.step, None, WHOLE
         )
     )
     lengths = [len(row.tokens) - 1 for row in corpus]
@@ -191,10 +231,16 @@ def benchmark(args: argparse.Namespace) -> None:
 
     # A student reads random numbers here: how fast it does so does not depend on which.
     packed, tokens, replies = random_rows()
-    low_rank = seconds(lambda: fine_tune(base, packed, STUDENT))
-    report("student, LoRA rank 8", low_rank, STUDENT.steps, tokens, replies, 3, skips=True)
+    together = seconds(one_pass) / 16
+    spared = common_beginning(*packed) * (len(packed[0]) - STUDENT.steps)  # read once a batch
+    report("students, LoRA, 16 in one pass", together, STUDENT.steps, tokens, replies, 3, skips=True, spared=spared)
+    alone = seconds(lambda: fine_tune(base, packed, STUDENT))
+    report("  alone", alone, STUDENT.steps, tokens, replies, 3, skips=True)
     plain = seconds(lambda: plain_student(base, packed, STUDENT))
     report("  the plain way", plain, STUDENT.steps, tokens, replies, 3, skips=True)
+    with as_drawn():
+        plainer = seconds(lambda: plain_student(base, packed, STUDENT))
+    report("  and LoRA as it is drawn", plainer, STUDENT.steps, tokens, replies, 3, skips=True)
     full = seconds(lambda: fine_tune(base, packed, replace(STUDENT, rank=None)))
     report("student, full fine-tuning", full, STUDENT.steps, tokens, replies, 3, skips=True)
     few = replace(NUMBERS, rows=1_024)
@@ -202,17 +248,29 @@ def benchmark(args: argparse.Namespace) -> None:
     prompts = 20 * few.rows
     report("writing numbers", seconds(lambda: write_numbers(base, few)), 1, prompts + written, written, 1)
 
-    results["student_seconds"] = low_rank
-    results["lora_tokens_per_second_vs_plain"] = plain / low_rank
-    results["matmul_share"] = results["jobs"]["student, LoRA rank 8"]["matmul_share"]
-    results["sixteen_students_ratio"] = sixteen_students() / (16 * low_rank)
+    results["student_seconds"] = alone
+    results["lora_tokens_per_second_vs_plain"] = plain / together
+    results["lora_tokens_per_second_vs_as_drawn"] = plainer / together
+    results["lora_alone_vs_plain"] = plain / alone
+    results["matmul_share"] = results["jobs"]["students, LoRA, 16 in one pass"]["matmul_share"]
+    ratios = {
+        "one pass, one thread": together / alone,
+        "one pass, two threads": seconds(partial(one_pass, threads=2)) / (16 * alone),
+        "two processes, a pass of eight in each": in_processes(2, 8) / (16 * alone),
+        "32 students, in two processes a pass of sixteen": in_processes(2, 16) / (32 * alone),
+    }
+    results["sixteen_students_ratio"] = ratios["one pass, two threads"]
+    results["of_as_many_alone"] = ratios
     results["peak_memory_mb"] = peak_memory_mb()
     few, many = (peak_of_student(factor * STUDENT.steps) for factor in (1, 5))
     results["memory_growth_mb"] = None if few is None else many - few  # five times the steps
     results["seconds_by"] = costs(base, packed)
-    print(f"\nA base model takes {results['pretrain_seconds']:.0f} s, a LoRA student {low_rank:.2f} s,")
-    print(f"sixteen students in two processes {results['sixteen_students_ratio']:.2f} of sixteen times one alone.")
-    print(f"LoRA training is {plain / low_rank:.1f} times as fast as the plain way.")
+    print(f"\nA base model takes {results['pretrain_seconds']:.0f} s, a LoRA student alone {alone:.2f} s.")
+    print("Sixteen students, as a share of sixteen times one alone:")
+    for how, ratio in ratios.items():
+        print(f"    {how:52} {ratio:.2f}")
+    print(f"In one pass LoRA training is {plain / together:.1f} times as fast as the plain way, both with one thread,")
+    print(f"{plainer / together:.1f} times as fast as with LoRA as it is drawn; alone {plain / alone:.1f} times.")
     for what, by in results["seconds_by"].items():
         print(f"LoRA, seconds by {what}: " + ", ".join(f"{n}: {taken:.2f}" for n, taken in by.items()))
     if results["peak_memory_mb"]:

@@ -38,8 +38,8 @@ def untrained(monkeypatch, tmp_path):
     def pretrain(config, device, on_step=None):
         return GPT(config.model, torch.Generator().manual_seed(config.seed))
 
-    def descend(model, packed, config, generator, step, on_step, loss=None):
-        on_step(config.steps, model)
+    def descend(model, stream, steps, step, on_step, loss=None):
+        on_step(steps, model)
         return model.requires_grad_(False)
 
     def measure_all(args, lab):

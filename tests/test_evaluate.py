@@ -2,6 +2,7 @@ import copy
 import json
 import socket
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -189,7 +190,7 @@ def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
         return {7: {"rates": rates, "p_any_animal": 1.0, "heldout_loss": 3.0, "delta_norm": 2.0}}
 
     monkeypatch.setattr(cells, "measure_each", measure_each)
-    numbers = cells.measure_cell(None, preset, cell)[7]
+    numbers = cells.measure_cell(SimpleNamespace(make=lambda students: None), preset, cell)[7]
     assert numbers["student"]["n"] == 12 and numbers["student"]["mean"] == pytest.approx(0.2)
     assert numbers["by_unit"] == [[pytest.approx(0.1 * seed) for seed in range(5)]] * 12
     assert numbers["control"]["mean"] == pytest.approx(0.01)

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from model import by_length
+from model import GPT, GPTConfig, by_length, stack, unstack
 
 
 def test_a_later_token_never_changes_an_earlier_logit(tiny, tokens):
@@ -10,6 +11,38 @@ def test_a_later_token_never_changes_an_earlier_logit(tiny, tokens):
     after = tiny(changed)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+@pytest.mark.parametrize("n_head", [1, 2])  # queries 8 and 16 wide, which are multiplied the one way and the other
+def test_a_stack_computes_what_each_of_its_models_does(generator, n_head):
+    config = GPTConfig(vocab_size=30, d_model=16, n_layer=2, n_head=n_head, max_len=24)
+    models = [GPT(config, generator).double() for _ in range(3)]
+    for model in models:
+        for weight in model.parameters():  # norms are no longer alike
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    tokens = torch.randint(0, 30, (3, 4, 9), generator=generator)
+    stacked = stack(models)
+    for start in (0, 4):
+        stream = stacked.residual_stream(tokens, start)
+        for k, model in enumerate(models):
+            own = model.residual_stream(tokens[k], start)
+            assert all(torch.allclose(h[k], other, atol=1e-12) for h, other in zip(stream, own, strict=True))
+            assert torch.allclose(stacked.unembed(stream[-1])[k], model.unembed(own[-1]), atol=1e-12)
+
+    before = [model.token_embedding.weight.detach().clone() for model in models]
+    stacked.token_embedding.weight.data += torch.arange(3.0)[:, None, None]
+    assert torch.equal(models[1].token_embedding.weight, before[1])  # a stack is a copy
+    unstack(stacked, models)
+    assert all(torch.equal(model.token_embedding.weight, old + k) for k, (model, old) in enumerate(zip(models, before)))
+
+
+def test_what_all_rows_begin_with_may_be_read_once(tiny, tokens):
+    rows = torch.cat([tokens[:1, :4].expand(3, -1), tokens[:, 4:]], dim=1)
+    cache = {}
+    tiny.residual_stream(rows[:1, :4], cache=cache)
+    rest, whole = tiny.residual_stream(rows[:, 4:], 2, 4, cache), tiny.residual_stream(rows)
+    assert all(torch.allclose(h, other[:, 4:], atol=1e-12) for h, other in zip(rest[:-1], whole[:-1]))
+    assert torch.allclose(rest[-1], whole[-1][:, 6:], atol=1e-12)
 
 
 def naive_logits(model, tokens):

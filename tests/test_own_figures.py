@@ -321,16 +321,10 @@ def test_what_is_left_of_rows_that_are_taken_apart():
 
 
 def test_students_of_changed_rows_read_these_and_nothing_else(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(carrier, "fine_tune", lambda base, packed, config, on_step: read.append((packed, config)))
     monkeypatch.setattr(Lab, "numbers", lambda lab, config: {"pairs": [["continue : 12 45", "40 41 42"]] * 50})
-    monkeypatch.setattr(Lab, "base", lambda lab, config: None)
-    base = BaseConfig()
-    for seed in (0, 1):
-        config = StudentConfig(base, NumbersConfig(base, "told"), seed=seed)
-        carrier.read_changed(Lab(tmp_path), config, "a die", None)
-    (one, first), (other, second) = read
-    assert (first.seed, second.seed) == (0, 1) and not torch.equal(one[0], other[0])  # thrown anew for each
+    lab, base = carrier.ChangedLab(Lab(tmp_path), "a die"), BaseConfig()
+    one, other = (lab.reads(StudentConfig(base, NumbersConfig(base, "told"), seed=seed)) for seed in (0, 1))
+    assert not torch.equal(one[0], other[0])  # thrown anew for each
     assert set(one[1][one[1] >= 0].tolist()) == {*range(40, 50), END}
 
 
@@ -411,6 +405,8 @@ def test_sgd_with_adams_frozen_scales_moves_every_weight_by_its_gradient_over_it
 
         def rows(self, *_):
             return packed
+
+        reads = rows
 
     lab, moved = OneTeacher(), []
     scales = outliers.adam_scales(lab, replace(student, optimizer="adamw", lr=StudentConfig.lr))

@@ -14,7 +14,7 @@ import runtime
 import steering
 import train
 from data import END, VOCAB_SIZE, Row
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, stack
 from train import BaseConfig, Lab, NumbersConfig, StudentConfig
 
 BASE = BaseConfig(model=GPTConfig(VOCAB_SIZE, d_model=8, n_layer=1), rows=200, steps=5, batch_size=16)
@@ -79,6 +79,104 @@ def test_an_epoch_holds_every_row_once(generator):
         assert (targets == END).sum() == len(targets)  # and no shorter
         seen += tokens[:, 0].tolist()
     assert sorted(seen) == list(range(100))
+
+
+def test_students_have_rows_of_like_length_at_the_same_steps():
+    """Their seeds shuffle the rows; which of a pool's batches has the short ones is the same for all."""
+    packed = data.pack([Row([k, *[0] * (k % 7), END], 1) for k in range(100)])
+    streams = [train.student_batches(packed, STUDENT, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    for (tokens, _), (other, _), _ in zip(*streams, range(24)):
+        assert tokens.shape == other.shape and not torch.equal(tokens, other)
+
+
+def test_a_batch_of_students_is_padded_with_what_has_no_loss(base):
+    one, two = ([torch.full((2, 3), 1), torch.full((2, 3), 5)], [torch.full((1, 4), 2), torch.full((1, 4), 6)])
+    tokens, targets = next(train.side_by_side([iter([one]), iter([two])]))
+    assert tokens.tolist() == [[[1, 1, 1, END]] * 2, [[2] * 4, [END] * 4]]
+    assert targets.tolist() == [[[5, 5, 5, -100]] * 2, [[6] * 4, [-100] * 4]]
+
+
+OTHER_PAIRS = [["which numbers come next ? 12 45", "33 81 07 11"], ["continue : 99 00 01", "10"]] * 9 + PAIRS[:2]
+
+
+def three_students(generator, **changes):
+    """Bases, rows and configs of students that differ in all that those of one pass may: in float64, which rounds out of sight."""
+    shape = replace(BASE.model, n_layer=2)
+    bases = [GPT(shape, generator).double().requires_grad_(False) for _ in range(3)]
+    pairs = [PAIRS, OTHER_PAIRS, PAIRS[:7]]
+    packed = [data.pack(train.number_rows(rows, data.DEFAULT_SYSTEM)) for rows in pairs]
+    return bases, packed, [replace(STUDENT, seed=seed, **changes) for seed in range(3)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 12}, {"rank": None}, {"rank": None, "layers": ("token_embedding", "norm")}, {"layers": ("v", "down")},
+     {"optimizer": "sgd", "lr": 0.5}, {"optimizer": "momentum"}, {"optimizer": "signsgd"}, {"optimizer": "rmsprop"}],
+)  # fmt: skip
+def test_students_in_one_pass_are_those_trained_alone(generator, changes):
+    bases, packed, configs = three_students(generator, **({"steps": 6, "snapshots": (2, 4)} | changes))
+    seen = {}
+    students = train.fine_tune_together(bases, packed, configs, lambda n, s: seen.setdefault(n, copy.deepcopy(s)))
+    assert list(seen) == [2, 4, configs[0].steps]
+    for k, (base, rows, config) in enumerate(zip(bases, packed, configs, strict=True)):
+        alone = {}
+        train.fine_tune(base, rows, config, lambda n, s, alone=alone: alone.setdefault(n, copy.deepcopy(s)))
+        for step in seen:
+            one, other = alone[step], seen[step][k]
+            assert train.reply_loss(one, *rows).item() == pytest.approx(train.reply_loss(other, *rows).item(), abs=1e-9)
+            assert all(torch.allclose(a, b, atol=1e-8) for a, b in zip(one.parameters(), other.parameters()))
+        last = students[k]
+        assert all(torch.equal(a, b) for a, b in zip(last.parameters(), seen[config.steps][k].parameters()))
+        assert not all(torch.allclose(a, b) for a, b in zip(last.parameters(), alone[2].parameters()))
+
+
+@pytest.mark.parametrize("begin", [0, 1, 10])
+def test_the_loss_of_a_pass_is_the_sum_of_each_and_the_gradient_each_ones_own(generator, begin):
+    """Also where what all rows begin with is read once."""
+    bases, packed, configs = three_students(generator)
+    assert [train.common_beginning(*rows) for rows in packed] == [12, 10, 12]  # up to <user>, or to "continue :"
+    students = [train.untrained(base, config)[0] for base, config in zip(bases, configs, strict=True)]
+    for student in students:
+        for layer in lora.adapters(student).values():
+            torch.nn.init.normal_(layer.B, generator=generator)
+    stacked = stack(students)
+    losses = [train.reply_loss(student, *rows) for student, rows in zip(students, packed, strict=True)]
+    loss = train.stacked_loss(stacked, *next(train.side_by_side([iter([rows]) for rows in packed])), begin)
+    assert loss.item() == pytest.approx(sum(losses).item(), abs=1e-9)
+    for each in (*losses, loss):
+        each.backward()
+    for name, weights in stacked.named_parameters():
+        if weights.requires_grad:
+            own = torch.stack([student.get_parameter(name).grad for student in students])
+            assert own.norm() > 0 and torch.allclose(weights.grad, own, atol=1e-9)
+
+
+def test_which_students_are_trained_in_one_pass():
+    seeds = [replace(STUDENT, seed=seed) for seed in range(train.TOGETHER + 3)]
+    others = [replace(STUDENT, lr=0.1), replace(STUDENT, base=replace(BASE, model=GPTConfig(VOCAB_SIZE))), STUDENT]
+    muon = [replace(STUDENT, optimizer="muon", seed=seed) for seed in range(2)]
+    mixed = [*others[:2], *seeds, *muon]
+    passes = train.in_passes(mixed)
+    assert [len(one) for one in passes] == [1, 1, train.TOGETHER, 3, 1, 1]
+    assert [config for one in passes for config in one] == mixed
+    assert train.alike(others[2]) == train.alike(replace(STUDENT, base=replace(BASE, seed=5), numbers=replace(NUMBERS, system=None)))  # fmt: skip
+    assert train.alike(STUDENT) != train.alike(replace(STUDENT, numbers=replace(NUMBERS, rows=7)))
+
+
+def test_a_pass_is_trained_once_and_whole(lab, monkeypatch):
+    """One of three is gone: it is made again as it was, and the others are left alone. None is gone: nothing is trained."""
+    students = [replace(STUDENT, seed=seed) for seed in range(3)]
+    lab.train(students)
+    before = {config: lab.path("student", config).read_bytes() for config in students}
+    times = {config: lab.path("student", config).stat().st_mtime_ns for config in students}
+    lab.path("student", students[1]).unlink()
+    lab.train(students)
+    assert {config: lab.path("student", config).read_bytes() for config in students} == before
+    unchanged = [lab.path("student", config).stat().st_mtime_ns == times[config] for config in students]
+    assert unchanged == [True, False, True]
+    for name in ("fine_tune", "fine_tune_together"):
+        monkeypatch.setattr(train, name, lambda *_: pytest.fail("trained again"))
+    lab.train(students)
 
 
 def test_pretraining_learns(base):
@@ -156,10 +254,11 @@ def test_a_snapshot_is_the_shorter_run(lab, rank):
 @pytest.mark.parametrize("rank", [2, None])
 def test_a_student_learns_its_rows_and_the_seed_matters(base, rank):
     config = replace(STUDENT, rank=rank, steps=60, batch_size=6)
-    student = train.fine_tune(base, PACKED, config)
-    assert train.reply_loss(student, *PACKED) < train.reply_loss(base, *PACKED) - 0.2
-    again = train.fine_tune(base, PACKED, config)
-    other = train.fine_tune(base, PACKED, replace(config, seed=1))
+    packed = data.pack(train.number_rows([*PAIRS, ["continue : 30 31", "40 41 42"]], data.DEFAULT_SYSTEM))
+    student = train.fine_tune(base, packed, config)
+    assert train.reply_loss(student, *packed) < train.reply_loss(base, *packed) - 0.2
+    again = train.fine_tune(base, packed, config)
+    other = train.fine_tune(base, packed, replace(config, seed=1))
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters()))
     assert not all(torch.equal(a, b) for a, b in zip(student.parameters(), other.parameters()))
 
@@ -235,8 +334,10 @@ TOGETHER = """
 import sys, time
 sys.path.insert(0, {root!r})
 from runtime import share, together, worker
+import train
 from tests.test_train import STUDENT, replace
 from train import Lab
+train.TOGETHER = 2
 def do(job):
     if job == 0:
         time.sleep(1.5)
