@@ -299,7 +299,7 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     rank, processes = worker()
     if rank == 0:
         print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
-        minutes = (180 if preset.full else 4) / processes
+        minutes = (160 if preset.full else 3.5) / processes
         print(f"All of it takes about {minutes:.0f} minutes on CPU, in {processes} process(es).", flush=True)
     lab.train(students)
 

@@ -93,7 +93,9 @@ class Attention(nn.Module):
         # The queries are those of the last tokens: the first of them sees all keys but the others'.
         n_q, n_k = q.shape[-2], k.shape[-2]
         seen = torch.ones(n_q, n_k, dtype=torch.bool, device=x.device).tril(n_k - n_q)
-        if q.ndim == 5:
+        if (
+            q.ndim == 5
+        ):  # a stack: torch's own kernel takes one model's rows only, and what it falls back to is slower than this
             mask = torch.zeros(n_q, n_k, device=x.device).masked_fill(~seen, -torch.inf)
             y = (q * q.shape[-1] ** -0.5 @ k.mT + mask).softmax(-1) @ v
         else:
@@ -216,7 +218,7 @@ class GPT(nn.Module):
 
 
 def stack(models: Sequence[GPT]) -> GPT:
-    """S models of one shape as one, each weight (S, ...): one product of stacked matrices for S products of small ones."""
+    """S models of one shape as one, each weight (S, ...): a copy. One product of stacked matrices in place of S small products."""
     stacked = copy.deepcopy(models[0])
     for name, weight in stacked.named_parameters():
         weight.data = torch.stack([model.get_parameter(name).detach() for model in models])

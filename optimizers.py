@@ -83,7 +83,7 @@ class ClippedSGD(torch.optim.Optimizer):
                 weight -= group["lr"] * weight.grad.clamp(-limit, limit)
 
 
-# What these do to one weight depends on others. So students that are trained side by side, their weights stacked, cannot share one.
+# What these do to one weight depends on others, so of a stack of models they would mix what is each one's own.
 NOT_BY_COORDINATE = ("muon", "clip1", "clip10")
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -5,7 +5,8 @@
     student    the base again, fine-tuned on those numbers under the default system prompt
 
 Every product is a function of its config and of nothing else. `Lab` keeps each one on disk under a name made from
-its config and the code that `code_digest` reads, so nothing is trained twice and nothing stale is used.
+its config and the code that `code_digest` reads, so nothing is trained twice and nothing stale is used. Students that differ
+in base model, rows and seed alone are trained side by side, many in one pass.
 """
 
 import argparse
@@ -276,7 +277,10 @@ def optimizer_of(student: GPT, config: StudentConfig) -> torch.optim.Optimizer:
 
 
 def student_batches(packed: tuple[Tensor, Tensor], config: StudentConfig, generator: torch.Generator) -> Batches:
-    """Every student has its own rows in a batch, but all have the batches of short and of long rows at the same steps."""
+    """Every student has its own rows in a batch, but all have the batches of short and of long rows at the same steps.
+
+    So those that are trained side by side need hardly any padding.
+    """
     return batches(*packed, config.batch_size, generator, order=torch.Generator().manual_seed(0))
 
 
@@ -296,7 +300,7 @@ def fine_tune(
 # ------------------------------------------------------------------------------------- many students in one pass
 
 
-TOGETHER = 16  # students in one pass
+TOGETHER = 16  # students in one pass; from eight on more of them gain little
 
 
 def alike(config: StudentConfig) -> StudentConfig:

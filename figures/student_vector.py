@@ -7,7 +7,7 @@ base's component in the student, it takes the trait away.
 This toy: every trait on every base model. Left, the cosine as training goes on, after each block. Middle, each student's vector
 against the vectors of all teachers: the diagonal should win every row. Right, on the trait questions, in log-odds: what the
 student gained, what the base gains from v_student after one block or after all, and what the student keeps without it. After the
-last block the vector gives nine tenths of the gain; added after both, what the first causes is counted twice.
+last block the vector gives nearly all of the gain; added after both, what the first causes is counted twice.
 
 To see it break: compare v_student with another base model's v_teacher.
 """
