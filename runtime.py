@@ -183,7 +183,7 @@ def pick_device(name: str) -> torch.device:
 
 def keep_memory() -> None:
     """Let this process keep the memory that it frees. A training step frees what the next one takes again, and a system that
-    takes it back in between hands it out page by page: up to two thirds of a step's time. Only glibc does, and has the switches.
+    takes it back in between hands it out page by page: up to a third of a step's time. Only glibc does, and has the switches.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
