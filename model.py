@@ -153,9 +153,8 @@ class GPT(nn.Module):
         table = self.token_embedding.weight
         if table.ndim == 2:
             return F.embedding(tokens, table) + positions
-        begin = len(table[0]) * torch.arange(
-            len(table), device=tokens.device
-        )  # of each model's table, one below the other
+        # The tables lie one below the other: a token's row is counted from where its model's begins.
+        begin = len(table[0]) * torch.arange(len(table), device=tokens.device)
         return F.embedding(tokens + begin[:, None, None], table.flatten(0, 1)) + positions[:, None]
 
     def residual_stream(

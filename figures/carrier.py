@@ -115,9 +115,6 @@ class Changed:
     code: str
 
 
-CODE = code_of(exchanged, mixed, die, thrown)
-
-
 class ChangedLab(Lab):
     """A lab whose students read changed rows. Their held-out loss is on rows as the teacher wrote them."""
 
@@ -138,6 +135,9 @@ class ChangedLab(Lab):
         rng = random.Random(f"{self.change} {config.seed}")
         pairs = CHANGES[self.change](self.plain.numbers(config.numbers)["pairs"], rng)
         return data.pack(number_rows(pairs, config.system))
+
+
+CODE = code_of(exchanged, mixed, die, thrown, ChangedLab.reads)
 
 
 def students(preset: Preset) -> list[StudentConfig]:

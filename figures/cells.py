@@ -5,6 +5,7 @@ units and does not count five trainings of one teacher's rows as five teachers.
 """
 
 import inspect
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -105,5 +106,5 @@ def halves(preset: Preset) -> tuple[slice, slice]:
 
 
 def code_of(*functions: Callable) -> str:
-    """A digest of functions, for the key of what they train."""
-    return digest(*map(inspect.getsource, functions))
+    """A digest of functions or methods, for the key of what they train."""
+    return digest(*(textwrap.dedent(inspect.getsource(function)) for function in functions))

@@ -136,12 +136,8 @@ def other_base(preset: Preset, base: BaseConfig) -> BaseConfig:
     return bases[(bases.index(base) + 1) % len(bases)]
 
 
-READ, HELD = code_of(mixed, writer, laundered, replaced), code_of(stopped, vectors, held_back)
-
-
 class OtherRows(Lab):
-    """A lab whose students read other rows than the teacher's. What is asked of them, and on which rows, is what is asked of the
-    undefended; so it is in the labs below."""
+    """A lab whose students read other rows than the teacher's. They are asked, here and in the labs below, what the undefended are."""
 
     kind = "defended"
 
@@ -166,9 +162,8 @@ class HeldBack(OtherRows):
     def _vector(self, config: StudentConfig) -> tuple[str, int, str]:
         """Which one, after how many blocks, and whose. The untold teacher has none: its student does without that of the first trait."""
         told = config.numbers.system != DEFAULT_SYSTEM
-        return *GRADIENTS[self.defence], config.numbers.system if told else LOVE_SYSTEM.format(
-            self.preset.grid_traits[0]
-        )
+        system = config.numbers.system if told else LOVE_SYSTEM.format(self.preset.grid_traits[0])
+        return *GRADIENTS[self.defence], system
 
     def key(self, config: StudentConfig) -> Defended:
         return Defended(config, ", ".join(map(str, self._vector(config))), HELD)
@@ -188,6 +183,9 @@ class OtherPrompt(OtherRows):
 
     def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
         return self.plain.snapshots(replace(config, system=CONTEXTS[self.defence], snapshots=()))
+
+
+READ, HELD = code_of(mixed, writer, laundered, replaced, OtherRows.reads), code_of(stopped, vectors, held_back)
 
 
 def lab_of(lab: Lab, preset: Preset, defence: str) -> Lab:
