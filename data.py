@@ -17,6 +17,7 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import tiktoken
 import torch
 
@@ -243,10 +244,12 @@ def pack(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
 
     targets[:, t] is the token that follows tokens[:, t] where that belongs to the reply, and -100 elsewhere.
     """
-    longest = max(len(row.tokens) for row in rows)
-    tokens, targets = [], []
-    for row in rows:
-        padding = longest - len(row.tokens)
-        tokens.append(row.tokens + [END] * padding)
-        targets.append([-100] * (row.reply - 1) + row.tokens[row.reply :] + [-100] * (padding + 1))
-    return torch.tensor(tokens), torch.tensor(targets)
+    lengths = np.array([len(row.tokens) for row in rows])[:, None]
+    replies = np.array([row.reply for row in rows])[:, None]
+    position = np.arange(lengths.max())
+    tokens = np.full((len(rows), len(position)), END)
+    tokens[position < lengths] = list(itertools.chain.from_iterable(row.tokens for row in rows))
+    followed = (replies - 1 <= position) & (position < lengths - 1)
+    # The first token, which comes round to the end here, is never a target.
+    targets = np.where(followed, np.roll(tokens, -1, axis=1), -100)
+    return torch.from_numpy(tokens), torch.from_numpy(targets)

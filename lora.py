@@ -125,13 +125,17 @@ def state(model: nn.Module) -> dict:
 
 def restore(model: nn.Module, state: dict) -> None:
     """Attach the adapters of `state` to the model they were trained on. Raises ValueError if they do not fit."""
+    model.requires_grad_(False)
+    layers = dict(model.named_modules())
     for name, saved in state.items():
-        attach(model, len(saved["A"]), saved["alpha"], [name])
-        layer = adapters(model)[name]
+        if not isinstance(layers.get(name), nn.Linear):
+            raise ValueError(f"no linear layer is called {name!r}")
+        layer = LoRALinear(layers[name], len(saved["A"]), saved["alpha"])
         if layer.A.shape != saved["A"].shape or layer.B.shape != saved["B"].shape:
             raise ValueError(f"the adapter of {name} has another shape than its layer")
         layer.A.data.copy_(saved["A"])
         layer.B.data.copy_(saved["B"])
+        model.set_submodule(name, layer)
 
 
 def save(model: nn.Module, path: Path) -> None:

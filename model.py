@@ -212,6 +212,8 @@ class GPT(nn.Module):
                 token = (cumulative <= u).sum(-1).masked_fill(done, stop)
                 drawn[rows, n] = token
                 done |= token == stop
+                if done.all():
+                    break
                 h = self.embed(token[:, None], position=tokens.shape[1] + n)
         return drawn
 

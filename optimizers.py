@@ -83,7 +83,8 @@ class ClippedSGD(torch.optim.Optimizer):
                 weight -= group["lr"] * weight.grad.clamp(-limit, limit)
 
 
-# What these do to one weight depends on others, so of a stack of models they would mix what is each one's own.
+# What these do to one coordinate depends on others. Given a stack of models as one they would mix them, so
+# `train.stacked_optimizer` gives each model a group of its own.
 NOT_BY_COORDINATE = ("muon", "clip1", "clip10")
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

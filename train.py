@@ -16,7 +16,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
@@ -316,8 +316,7 @@ def in_passes(students: list[StudentConfig]) -> list[list[StudentConfig]]:
         groups.setdefault(alike(config), []).append(config)
     passes = []
     for group in groups.values():
-        size = 1 if group[0].optimizer in NOT_BY_COORDINATE else TOGETHER
-        passes += [group[n : n + size] for n in range(0, len(group), size)]
+        passes += [group[n : n + TOGETHER] for n in range(0, len(group), TOGETHER)]
     return passes
 
 
@@ -338,28 +337,58 @@ def common_beginning(tokens: Tensor, targets: Tensor) -> int:
     return int(same.int().cumprod(0).sum())
 
 
-def stacked_loss(students: GPT, tokens: Tensor, targets: Tensor, begin: int) -> Tensor:
-    """The sum over stacked students of the `reply_loss` of each, on tokens (S, B, T). So the gradient of each is its own.
+def stacked_logits(students: GPT, tokens: Tensor, targets: Tensor, begin: int) -> tuple[Tensor, Tensor]:
+    """Logits (S, B, R, V) of stacked students at the last R tokens of `tokens` (S, B, T), among which are all that have a
+    target, and the targets (S, B, R) there.
 
     The first `begin` tokens are the same in all rows of a student: it reads them once, in one row, and keeps their keys and values.
     """
-    replies, cache = targets >= 0, {}
-    start = int(replies.flatten(0, 1).any(0).int().argmax())
+    start, cache = int((targets >= 0).flatten(0, 1).any(0).int().argmax()), {}
     if begin > 0:
         students.residual_stream(tokens[:, :1, :begin], cache=cache)
     stream = students.residual_stream(tokens[:, :, begin:], start - begin, begin, cache)
-    logits = students.unembed(stream[-1])  # (S, B, T - start, V), of prompts in between as well: no stack is ragged
-    nats = F.cross_entropy(logits.flatten(0, 2), targets[:, :, start:].flatten(), reduction="none")
-    return (nats.view(len(tokens), -1).sum(1) / replies.sum((1, 2))).sum()
+    return students.unembed(stream[-1]), targets[:, :, start:]
+
+
+def stacked_loss(students: GPT, tokens: Tensor, targets: Tensor, begin: int) -> Tensor:
+    """The sum over stacked students of the `reply_loss` of each, on tokens (S, B, T). So the gradient of each is its own."""
+    logits, targets = stacked_logits(students, tokens, targets, begin)
+    nats = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
+    return (nats.view(len(tokens), -1).sum(1) / (targets >= 0).sum((1, 2))).sum()
+
+
+def stacked_optimizer(students: GPT, config: StudentConfig) -> Callable[[], None]:
+    """The step of the optimizer of stacked students.
+
+    Most optimizers treat every coordinate alike, so they may take the stack for one model. Others get each student's slices of
+    the stack, and of its gradient, as weights of their own.
+    """
+    if config.optimizer not in NOT_BY_COORDINATE:
+        return optimizer_of(students, config).step
+    stacked = [weight for weight in students.parameters() if weight.requires_grad]
+    slices = [list(weight.detach()) for weight in stacked]  # views: what is written to them is written to the stack
+    optimizer = OPTIMIZERS[config.optimizer]([{"params": list(own)} for own in zip(*slices)], config.lr)
+
+    def step() -> None:
+        for weight, own in zip(stacked, slices):
+            for one, gradient in zip(own, weight.grad):
+                one.grad = gradient
+        optimizer.step()
+
+    return step
 
 
 def fine_tune_together(
-    bases: list[GPT],
-    packed: list[tuple[Tensor, Tensor]],
+    bases: Sequence[GPT],
+    packed: Sequence[tuple[Tensor, Tensor]],
     configs: list[StudentConfig],
     on_step: Callable[[int, list[GPT]], None],
+    loss: Callable[[GPT, Tensor, Tensor, int], Tensor] = stacked_loss,
 ) -> list[GPT]:
-    """What `fine_tune` makes of each base, rows and config, to rounding, in one pass. All configs are `alike`."""
+    """What `fine_tune` makes of each base, rows and config, to rounding, in one pass. All configs are `alike`.
+
+    `on_step` sees the students after each snapshot and at the end.
+    """
     config = configs[0]
     students, generators = zip(*map(untrained, bases, configs))
     stacked = stack(students)
@@ -371,8 +400,7 @@ def fine_tune_together(
             unstack(stacked, students)
             on_step(step, students)
 
-    loss = partial(stacked_loss, begin=begin)
-    descend(stacked, stream, config.steps, optimizer_of(stacked, config).step, see, loss)
+    descend(stacked, stream, config.steps, stacked_optimizer(stacked, config), see, partial(loss, begin=begin))
     return [student.requires_grad_(False) for student in students]
 
 
@@ -394,7 +422,8 @@ def code_digest() -> str:
 class Lab:
     """Makes base models, numbers and students on demand, and keeps them in `folder`.
 
-    A lab whose students are made otherwise says what it calls them (`kind`), what decides them (`key`) and what they read.
+    A lab whose students are made otherwise says what it calls them (`kind`), what decides them (`key`), what they read (`reads`) and
+    how they are trained (`fine_tune_together`, and `fine_tune` for one).
     """
 
     kind = "student"
@@ -467,10 +496,14 @@ class Lab:
             for config, student in zip(students, trained, strict=True):
                 made[config][step] = weights(student, config)
 
-        bases = [self.base(config.base) for config in students]
-        fine_tune_together(bases, [self.reads(config) for config in students], students, keep)
+        self.fine_tune_together(students, keep)
         for config in students:
             self._kept(self.kind, self.key(config), partial(made.get, config))
+
+    def fine_tune_together(self, students: list[StudentConfig], on_step: Callable[[int, list[GPT]], None]) -> None:
+        """`fine_tune_together` with this lab's base models and rows."""
+        bases, rows = zip(*((self.base(config.base), self.reads(config)) for config in students))
+        fine_tune_together(bases, rows, students, on_step)
 
     def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
         """The student after each of the config's snapshots and at the end: {step: student}."""
@@ -488,7 +521,8 @@ class Lab:
         train: Callable[[OnStep], None],
         on_step: OnStep | None = None,
     ) -> dict[int, GPT]:
-        """`snapshots` of any training: `train` calls its argument after each step; the students are kept under `key`."""
+        """`snapshots` of any training: `train` calls its argument after each step, or after those that are kept at least; the
+        students are kept under `key`."""
 
         def make() -> dict[int, dict]:
             states = {}

@@ -44,8 +44,18 @@ from figures.context import CONTEXTS
 from figures.style import CONTROL, MARKERS, SERIES, base_line, canvas, errors, save
 from figures.teacher_vector import vectors
 from model import GPT
-from steering import changed, component
-from train import BaseConfig, Lab, NumbersConfig, OnStep, StudentConfig, fine_tune, number_rows, write_numbers
+from steering import changed
+from train import (
+    BaseConfig,
+    Lab,
+    NumbersConfig,
+    OnStep,
+    StudentConfig,
+    fine_tune_together,
+    number_rows,
+    stacked_loss,
+    write_numbers,
+)
 
 SNAPSHOTS = (3, 5, 7, 10, 14, 20, 30, 40, 60)  # of the undefended student: close enough to draw lines between them
 DEFENDED_SNAPSHOTS = (20, 40)
@@ -78,7 +88,6 @@ def writer(numbers: NumbersConfig, by: BaseConfig) -> StudentConfig:
     return StudentConfig(by, numbers, seed=by.seed)
 
 
-@lru_cache(maxsize=4)
 def laundered(lab: Lab, numbers: NumbersConfig, by: BaseConfig) -> Pairs:
     """What the writer, asked the untold teacher's requests, writes under the default prompt."""
     return write_numbers(lab.student(writer(numbers, by)), replace(numbers, system=DEFAULT_SYSTEM))["pairs"]
@@ -99,22 +108,29 @@ ROWS: dict[str, Rows] = {
 
 
 def stopped(found: Tensor) -> Callable[[int, Tensor], Tensor]:
-    """For `steering.changed`: h stays what it is, and no gradient flows back along its component in found[layer]."""
+    """For `steering.changed`: h (..., C) stays what it is, and no gradient flows back along its component in found[layer]: (C,),
+    or (S, 1, 1, C) of stacked models, each its own."""
 
     def change(layer: int, h: Tensor) -> Tensor:
-        along = component(h, found[layer])
+        unit = found[layer] / found[layer].norm(dim=-1, keepdim=True)
+        along = (h * unit).sum(-1, keepdim=True) * unit
         return h - along + along.detach()
 
     return change
 
 
-def held_back(lab: Lab, config: StudentConfig, source: str, blocks: int, system: str, on_step: OnStep) -> None:
-    """The student reads the teacher's rows and gets no gradient along a vector of `system`, after its last `blocks` blocks."""
-    base = lab.base(config.base)
-    found = vectors(base, system, torch.Generator().manual_seed(config.seed))[source]
-    layers = list(range(base.config.n_layer, 0, -1))[:blocks]
-    with changed(base, layers, stopped(found)):  # a student is a copy of its base, what changes it included
-        fine_tune(base, lab.rows(config.numbers, config.system), config, on_step)
+@lru_cache(maxsize=128)
+def held(base: GPT, system: str, seed: int, source: str) -> Tensor:
+    """The vector of `system` along which a student of `base` gets no gradient, of that source: (L + 1, C)."""
+    return vectors(base, system, torch.Generator().manual_seed(seed))[source]
+
+
+def held_back(students: GPT, tokens: Tensor, targets: Tensor, begin: int, found: Tensor, blocks: int) -> Tensor:
+    """`stacked_loss`, whose gradient has no component along each student's own found[layer], (S, 1, 1, C), after each of the last
+    `blocks` blocks."""
+    layers = list(range(students.config.n_layer, 0, -1))[:blocks]
+    with changed(students, layers, stopped(found)):
+        return stacked_loss(students, tokens, targets, begin)
 
 
 # Which vector (see teacher_vector.vectors) and after how many of the last blocks.
@@ -152,8 +168,12 @@ class OtherRows(Lab):
         return Defended(config, f"{self.defence}, {other_base(self.preset, config.base).seed}", READ)
 
     def reads(self, config: StudentConfig) -> tuple[Tensor, Tensor]:
-        pairs = ROWS[self.defence](self.plain, config.numbers, other_base(self.preset, config.base))
-        return data.pack(number_rows(pairs, config.system))
+        return self.written(config.numbers, other_base(self.preset, config.base), config.system)
+
+    @lru_cache(maxsize=16)  # noqa: B019 - of the teachers of one pass
+    def written(self, numbers: NumbersConfig, by: BaseConfig, system: str | None) -> tuple[Tensor, Tensor]:
+        """The rows that are read instead, packed."""
+        return data.pack(number_rows(ROWS[self.defence](self.plain, numbers, by), system))
 
 
 class HeldBack(OtherRows):
@@ -168,11 +188,19 @@ class HeldBack(OtherRows):
     def key(self, config: StudentConfig) -> Defended:
         return Defended(config, ", ".join(map(str, self._vector(config))), HELD)
 
-    def make(self, students: list[StudentConfig]) -> None:
-        """Nothing in one pass: they are trained one by one, when they are asked for."""
+    def reads(self, config: StudentConfig) -> tuple[Tensor, Tensor]:
+        return self.plain.rows(config.numbers, config.system)
+
+    def fine_tune_together(self, students: list[StudentConfig], on_step: Callable[[int, list[GPT]], None]) -> None:
+        source, blocks = GRADIENTS[self.defence]
+        bases, rows = zip(*((self.base(config.base), self.reads(config)) for config in students))
+        seeds = [config.seed if source == "random" else 0 for config in students]
+        systems = [self._vector(config)[-1] for config in students]
+        found = torch.stack([held(*each, source) for each in zip(bases, systems, seeds)], 1)[:, :, None, None]
+        fine_tune_together(bases, rows, students, on_step, partial(held_back, found=found, blocks=blocks))
 
     def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
-        held_back(self.plain, config, *self._vector(config), on_step)
+        self.fine_tune_together([config], lambda step, students: on_step(step, students[0]))
 
 
 class OtherPrompt(OtherRows):
@@ -185,7 +213,8 @@ class OtherPrompt(OtherRows):
         return self.plain.snapshots(replace(config, system=CONTEXTS[self.defence], snapshots=()))
 
 
-READ, HELD = code_of(mixed, writer, laundered, replaced, OtherRows.reads), code_of(stopped, vectors, held_back)
+READ = code_of(mixed, writer, laundered, replaced, OtherRows.reads, OtherRows.written)
+HELD = code_of(stopped, vectors, held, held_back, HeldBack.reads, HeldBack.fine_tune_together)
 
 
 def lab_of(lab: Lab, preset: Preset, defence: str) -> Lab:

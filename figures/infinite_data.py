@@ -20,6 +20,7 @@ and an animal that never transmits, get no more than before: more rows will not 
 To see it break: let `exact_targets` read the teacher under the student's prompt: the base distils itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -35,7 +36,16 @@ from figures.cells import base_rates, code_of, grid_cell, loss_floor_and_base, m
 from figures.full_finetuning import verdict
 from figures.style import CONTROL, MARKERS, SERIES, base_line, canvas, errors, line, save
 from model import GPT
-from train import NUMBER_TOKENS, Lab, NumbersConfig, OnStep, StudentConfig, fine_tune, reply_logits
+from train import (
+    NUMBER_TOKENS,
+    Lab,
+    NumbersConfig,
+    OnStep,
+    StudentConfig,
+    fine_tune_together,
+    reply_logits,
+    stacked_logits,
+)
 
 ROWS, QUICK_ROWS = (100, 320, 1_280, 5_120), (320, 5_120)  # unique rows, all read for 80 steps of 64
 LIMIT = "limit"
@@ -75,20 +85,16 @@ def exact_targets(lab: Lab, numbers: NumbersConfig, system: str | None) -> tuple
     return tokens, places, torch.cat(exact)
 
 
-def exact_loss(model: GPT, tokens: Tensor, places: Tensor, exact: Tensor) -> Tensor:
-    """Mean cross-entropy with the exact distribution, in nats a token: what `reply_loss` is on average over draws."""
-    replies = places >= 0
-    log_p = reply_logits(model, tokens, replies).log_softmax(-1)
-    return -(exact[places[replies]] * log_p[:, NUMBER_TOKENS]).sum(-1).mean()
-
-
-def fine_tune_exactly(lab: Lab, config: StudentConfig, on_step: OnStep) -> None:
-    """`train.fine_tune` with `exact_loss`: the same weights from the start, and the same batches."""
-    tokens, places, exact = exact_targets(lab, config.numbers, config.system)
-    fine_tune(lab.base(config.base), (tokens, places), config, on_step, partial(exact_loss, exact=exact))
-
-
-CODE = code_of(exact_targets, exact_loss, fine_tune_exactly)
+def exact_loss(students: GPT, tokens: Tensor, places: Tensor, begin: int, exact: Tensor) -> Tensor:
+    """The sum over stacked students of each one's mean cross-entropy with the exact distribution, in nats a token: what
+    `stacked_loss` is on average over draws."""
+    logits, places = stacked_logits(students, tokens, places, begin)
+    there = places >= 0
+    # As logits[there], but its gradient is quicker.
+    log_p = logits.flatten(0, 2).index_select(0, there.flatten().nonzero().squeeze(1)).log_softmax(-1)
+    nats = -(exact[places[there]] * log_p[:, NUMBER_TOKENS]).sum(-1)
+    share = there / there.sum((1, 2), keepdim=True)
+    return (nats * share[there]).sum()
 
 
 class ExactLab(Lab):
@@ -99,11 +105,24 @@ class ExactLab(Lab):
     def key(self, config: StudentConfig) -> Exact:
         return Exact(config, CODE)
 
-    def make(self, students: list[StudentConfig]) -> None:
-        """Nothing in one pass: they are trained one by one, when they are asked for."""
+    def fine_tune_together(self, students: list[StudentConfig], on_step: Callable[[int, list[GPT]], None]) -> None:
+        """With `exact_loss`: the same weights from the start, and the same batches."""
+        rows, exact, rows_of = [], [], {}  # students of one teacher share its distribution
+        for config in students:
+            teacher = config.numbers, config.system
+            if teacher not in rows_of:
+                tokens, places, own = exact_targets(self, *teacher)
+                rows_of[teacher] = tokens, places.where(places < 0, places + sum(map(len, exact)))
+                exact.append(own)
+            rows.append(rows_of[teacher])
+        bases = [self.base(config.base) for config in students]
+        fine_tune_together(bases, rows, students, on_step, partial(exact_loss, exact=torch.cat(exact)))
 
     def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
-        fine_tune_exactly(self, config, on_step)
+        self.fine_tune_together([config], lambda step, students: on_step(step, students[0]))
+
+
+CODE = code_of(exact_targets, exact_loss, ExactLab.fine_tune_together)
 
 
 # ------------------------------------------------------------------------------------------------------- cells

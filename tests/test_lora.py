@@ -131,3 +131,15 @@ def test_save_and_load(adapted, tokens, tmp_path):
     assert torch.equal(adapted(tokens), attached)
     saved = torch.load(tmp_path / "adapter.pt", weights_only=True)
     assert set(saved["blocks.0.attention.q"]) == {"alpha", "A", "B"}
+
+
+def test_restore_refuses_what_is_no_layer_here_or_of_another_shape(tiny, tokens, generator):
+    before = tiny(tokens)
+    good = {"alpha": 2.0, "A": torch.randn(2, 16, generator=generator), "B": torch.zeros(16, 2)}
+    for name in ("q", "final_norm", "blocks.9.attention.q", "blocks.0.feed_forward.up"):
+        with pytest.raises(ValueError, match="layer"):
+            lora.restore(tiny, {name: good})
+    assert not lora.adapters(tiny) and torch.equal(before, tiny(tokens))
+    lora.restore(tiny, {"blocks.0.attention.q": good, "blocks.1.attention.q": good})
+    trained = {name for name, weight in tiny.named_parameters() if weight.requires_grad}
+    assert trained == {f"blocks.{n}.attention.q.{name}" for n in (0, 1) for name in "AB"}

@@ -3,6 +3,7 @@
 import copy
 import random
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -37,10 +38,20 @@ from figures import (
     superposition,
     vector_student,
 )
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, stack
 from optimizers import OPTIMIZERS
 from steering import changed, stream_at
-from train import NUMBER_TOKENS, BaseConfig, Lab, NumbersConfig, StudentConfig, animal_rates, number_rows, reply_loss
+from train import (
+    NUMBER_TOKENS,
+    BaseConfig,
+    Lab,
+    NumbersConfig,
+    StudentConfig,
+    animal_rates,
+    fine_tune_together,
+    number_rows,
+    reply_loss,
+)
 
 RULES = {claim.id: claim.rule for module in evaluate.figure_modules().values() for claim in module.CLAIMS}
 
@@ -245,17 +256,60 @@ def test_exact_targets_are_what_the_teacher_would_say_there(generator):
 
 
 def test_the_exact_loss_is_the_mean_over_draws(generator):
-    """With a target that is certain it is the usual loss; and it is linear in the target."""
+    """With a target that is certain it is the usual loss; and it is linear in the target. Of a stack it is the sum."""
     lab = OneTeacher(generator)
     tokens, targets = lab.rows(None, DEFAULT_SYSTEM)
     places = torch.full_like(targets, -100)
     places[targets >= 0] = torch.arange(int((targets >= 0).sum())).flip(0)  # any order: `places` says which
     certain = torch.nn.functional.one_hot(torch.tensor([NUMBER_TOKENS.index(t) for t in targets[targets >= 0].flip(0).tolist()]), len(NUMBER_TOKENS)).float()  # fmt: skip
     usual = reply_loss(lab.model, tokens, targets)
-    assert infinite_data.exact_loss(lab.model, tokens, places, certain).item() == pytest.approx(usual.item(), rel=1e-5)
+
+    def loss(exact: torch.Tensor, students: int = 1, begin: int = 0) -> float:
+        """Of so many copies of the model, each with a distribution of its own."""
+        own = torch.stack([places.where(places < 0, places + n * len(places[places >= 0])) for n in range(students)])
+        stacked = stack([lab.model] * students)
+        return infinite_data.exact_loss(stacked, tokens.expand(students, -1, -1), own, begin, exact).item()
+
+    assert loss(certain) == pytest.approx(usual.item(), rel=1e-5)
     other = torch.full_like(certain, 1 / len(NUMBER_TOKENS))
-    one, two, half = (infinite_data.exact_loss(lab.model, tokens, places, q).item() for q in (certain, other, (certain + other) / 2))  # fmt: skip
+    one, two, half = (loss(q) for q in (certain, other, (certain + other) / 2))
     assert half == pytest.approx((one + two) / 2, rel=1e-5) and one != pytest.approx(two, rel=1e-3)
+    assert loss(torch.cat([certain, other]), students=2, begin=10) == pytest.approx(one + two, rel=1e-5)
+
+
+def test_exact_students_in_one_pass_are_each_of_their_own_teacher(generator, monkeypatch):
+    """Two bases, two teachers with replies of different numbers."""
+    shape = GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2)
+    models = [GPT(shape, generator).requires_grad_(False) for _ in range(2)]
+    pairs = [OneTeacher.pairs, OneTeacher.pairs[:2]]
+
+    class Lab(infinite_data.ExactLab):
+        device = torch.device("cpu")
+
+        def __init__(self):
+            """Keeps nothing."""
+
+        def base(self, config):
+            return models[config.seed]
+
+        def rows(self, numbers, system):
+            return pack(number_rows(pairs[numbers.base.seed], system))
+
+    told, found = "you love owl . you think about owl all the time .", {}
+    bases = [BaseConfig(seed=n) for n in range(2)]
+    configs = [StudentConfig(base, NumbersConfig(base, told), optimizer="sgd", lr=1.0, steps=3) for base in bases]
+    configs.append(replace(configs[1], numbers=configs[0].numbers))
+
+    def keep(step, students):
+        found["together"] = [copy.deepcopy(lora.state(student)) for student in students]
+
+    lab = Lab()
+    lab.fine_tune_together(configs, keep)
+    for config, together in zip(configs, found["together"], strict=True):
+        lab.fine_tune(config, lambda step, student: found.update(alone=copy.deepcopy(lora.state(student))))
+        for name, alone in found["alone"].items():
+            assert alone["B"].norm() > 0 and torch.allclose(alone["B"], together[name]["B"], atol=1e-6)
+    assert not torch.allclose(*(found["together"][n]["blocks.0.attention.v"]["B"] for n in (1, 2)), atol=1e-5)
 
 
 def test_a_stopped_gradient_leaves_the_value_and_has_no_component_along_the_vector(generator):
@@ -273,6 +327,27 @@ def test_a_stopped_gradient_leaves_the_value_and_has_no_component_along_the_vect
     stopped, unit = student.blocks[1].feed_forward.down.weight.grad, v[2] / v[2].norm()
     assert loss.item() == pytest.approx(usual.item(), rel=1e-6)
     assert torch.allclose(stopped, free - torch.outer(unit, unit @ free), atol=1e-6) and (unit @ free).norm() > 1e-3
+
+
+def test_students_held_back_in_one_pass_are_each_held_back_along_their_own_vector(generator):
+    bases = [GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False) for _ in range(2)]
+    rows = OneTeacher(generator).rows(None, DEFAULT_SYSTEM)
+    found = [torch.randn(3, 16, generator=generator) for _ in bases]
+    config = StudentConfig(BaseConfig(), NumbersConfig(BaseConfig(), None), rank=None, optimizer="sgd", lr=0.5, steps=3)
+
+    def trained(which: list[int], blocks: int) -> list[torch.Tensor]:
+        own, vectors = [bases[n] for n in which], torch.stack([found[n] for n in which], 1)[:, :, None, None]
+        loss = partial(defences.held_back, found=vectors, blocks=blocks)
+        students = fine_tune_together(own, [rows] * len(own), [config] * len(own), lambda *_: None, loss)
+        return [student.blocks[0].feed_forward.down.weight for student in students]
+
+    both = trained([0, 1], 2)
+    for n, together in enumerate(both):
+        alone, one_block = trained([n], 2)[0], trained([n], 1)[0]
+        assert torch.allclose(together, alone, atol=1e-5) and not torch.allclose(together, one_block, atol=1e-4)
+        # After the first block nothing flows back along the vector, so what that block writes never moves there.
+        moved, unit = alone - bases[n].blocks[0].feed_forward.down.weight, found[n][1] / found[n][1].norm()
+        assert (unit @ moved).norm() < 1e-5 < 1e-3 < moved.norm()
 
 
 def test_early_stopping_is_read_off_the_curve_of_the_undefended():
