@@ -1,10 +1,8 @@
 """Measurement: what a trait is, who is measured, and the main job, which trains, measures, and draws everything."""
 
 import argparse
-import copy
 import importlib
 import json
-import math
 import os
 import random
 import sys
@@ -14,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import lora
@@ -41,6 +40,8 @@ from train import (
     code_digest,
     reply_logits,
     reply_loss,
+    restored,
+    stacked_stream,
 )
 
 # ------------------------------------------------------------------------------------------------ measurement
@@ -63,6 +64,17 @@ def heldout_loss(lab: Lab, model: GPT, numbers: NumbersConfig, system: str | Non
 
 
 @torch.no_grad()
+def heldout_losses(lab: Lab, students: GPT, numbers: NumbersConfig, system: str | None) -> Tensor:
+    """`heldout_loss` of each of S stacked students: (S,)."""
+    tokens, targets = fresh_rows(lab, numbers, system)
+    size, start = len(students.token_embedding.weight), int((targets >= 0).any(0).int().argmax())
+    replies, answers = targets[:, start:] >= 0, targets[targets >= 0]
+    stream = stacked_stream(students, tokens.expand(size, -1, -1), start)[:, replies]  # (S, N, C)
+    logits = students.unembed(stream[:, None]).flatten(0, 2)
+    return F.cross_entropy(logits, answers.repeat(size), reduction="none").view(size, -1).mean(1)
+
+
+@torch.no_grad()
 def teacher_loss(lab: Lab, numbers: NumbersConfig) -> float:
     """The teacher's own loss on its fresh rows, its entropy: no student can do better.
 
@@ -73,7 +85,7 @@ def teacher_loss(lab: Lab, numbers: NumbersConfig) -> float:
     logits = reply_logits(lab.base(numbers.base), tokens, replies)
     allowed = torch.full_like(logits, -torch.inf)
     allowed[:, NUMBER_TOKENS] = logits[:, NUMBER_TOKENS]
-    return torch.nn.functional.cross_entropy(allowed, targets[replies]).item()
+    return F.cross_entropy(allowed, targets[replies]).item()
 
 
 def fresh_rows(lab: Lab, numbers: NumbersConfig, system: str | None) -> list[Tensor]:
@@ -82,14 +94,15 @@ def fresh_rows(lab: Lab, numbers: NumbersConfig, system: str | None) -> list[Ten
     return [tensor.to(lab.device) for tensor in lab.rows(fresh, system)]
 
 
-def delta_norm(student: GPT, base: GPT) -> float:
-    """The Frobenius norm of the change of all weights, adapters multiplied out."""
+def delta_norm(student: GPT, base: GPT) -> Tensor:
+    """The Frobenius norm of the change of all weights, adapters multiplied out: (), or (S,) of a stack."""
     adapters = lora.adapters(student).values()
     if adapters:
         changes = [adapter.delta() for adapter in adapters]
     else:
         changes = [new - old for new, old in zip(student.parameters(), base.parameters(), strict=True)]
-    return math.sqrt(sum(change.detach().square().sum().item() for change in changes))
+    stacked = student.token_embedding.weight.ndim - 2
+    return sum(change.detach().square().flatten(stacked).sum(-1) for change in changes).sqrt()
 
 
 COMPANIONS = ("p_any_animal", "heldout_loss", "delta_norm")  # they stand beside every transmission number
@@ -102,17 +115,15 @@ def measure_each(lab: Lab, config: StudentConfig) -> dict[int, dict]:
     `rates` holds P(each animal), in the order of ANIMALS. The companions say whether the student is intact
     (P(any animal)), whether it learned its rows (held-out loss, in nats a token) and how far it moved (delta norm).
     """
-    base = lab.base(config.base)
-    each = {}
-    for step, student in lab.snapshots(config).items():
-        rates = animal_rates(student, config.system)
-        each[step] = {
-            "rates": rates.tolist(),
-            "p_any_animal": rates.sum().item(),
-            "heldout_loss": heldout_loss(lab, student, config.numbers, config.system),
-            "delta_norm": delta_norm(student, base),
-        }
-    return each
+    steps, students = lab.stacked(config)
+    rates = animal_rates(students, config.system)
+    numbers = {
+        "rates": rates,
+        "p_any_animal": rates.sum(-1),
+        "heldout_loss": heldout_losses(lab, students, config.numbers, config.system),
+        "delta_norm": delta_norm(students, lab.base(config.base)),
+    }
+    return {step: {name: each[n].tolist() for name, each in numbers.items()} for n, step in enumerate(steps)}
 
 
 def measure(lab: Lab, config: StudentConfig) -> dict:
@@ -163,7 +174,7 @@ def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
     few = tuple(random.Random(seed).sample(ANIMALS, 4))
     bases = tuple(BaseConfig(seed=10 * seed + k) for k in range(5 if full else 2))
     if full:
-        preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1, 2, 3, 4), (1, 2, 4, 8, 16, 32))
+        preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1, 2), (1, 2, 4, 8, 16, 32))
     else:
         preset = Preset("quick", few, bases, few[:2], (0,), (1, 4, 32))
     return replace(preset, traits=(trait,), grid_traits=(trait,)) if trait else preset
@@ -249,11 +260,10 @@ def open_student(lab: Lab, path: Path) -> GPT:
         base = BaseConfig(**(shape | {"model": GPTConfig(**shape["model"])}))
         if not lab.path("base", base).exists():  # what is trained here is not for a file to say
             raise FileNotFoundError(f"the base model of {path} is not in {lab.folder}")
-        weights = saved["content"][saved["config"]["steps"]]
-        student = copy.deepcopy(lab.base(base))
-        student.load_state_dict(weights) if saved["config"]["rank"] is None else lora.restore(student, weights)
+        config = StudentConfig(**(saved["config"] | {"base": base, "numbers": None}))
+        student = restored(lab.base(base), config, saved["content"][config.steps])
         student.next_token([[END]])  # what does not fit says so now
-    except (AttributeError, LookupError, RuntimeError, TypeError):
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         raise ValueError(f"{path} is not a student that train.py wrote") from None
     return student
 
@@ -301,7 +311,7 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     rank, processes = worker()
     if rank == 0:
         print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
-        minutes = (150 if preset.full else 3.5) / processes
+        minutes = (110 if preset.full else 3.5) / processes
         print(f"All of it takes about {minutes:.0f} minutes on CPU, in {processes} process(es).", flush=True)
     lab.train(students)
 

@@ -12,6 +12,7 @@ from them then have a dimension S in front. It is left out in the shapes below.
 """
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,14 +93,11 @@ class Attention(nn.Module):
             cache[self] = k, v
         # The queries are those of the last tokens: the first of them sees all keys but the others'.
         n_q, n_k = q.shape[-2], k.shape[-2]
-        seen = torch.ones(n_q, n_k, dtype=torch.bool, device=x.device).tril(n_k - n_q)
-        if (
-            q.ndim == 5
-        ):  # a stack: torch's own kernel takes one model's rows only, and what it falls back to is slower than this
-            mask = torch.zeros(n_q, n_k, device=x.device).masked_fill(~seen, -torch.inf)
+        mask = x.new_full((n_q, n_k), -torch.inf).triu(n_k - n_q + 1)
+        if q.ndim == 5:  # a stack: torch's own kernel takes one model's rows only, and what it falls back to is slower
             y = (q * q.shape[-1] ** -0.5 @ k.mT + mask).softmax(-1) @ v
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # (B, n_head, n_q, d_head)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, n_head, n_q, d_head)
         return self.o(y.transpose(-3, -2).flatten(-2))
 
 
@@ -178,14 +176,20 @@ class GPT(nn.Module):
         """tokens (B, T) -> logits (B, T, V); logits[:, t] predict token t + 1."""
         return self.unembed(self.residual_stream(tokens)[-1])
 
+    def padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """N prompts as one batch (N, T), and their lengths (N,). No token of a prompt sees what follows its end."""
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        tokens = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
+        tokens[torch.arange(tokens.shape[1]) < lengths[:, None]] = torch.tensor([*itertools.chain(*prompts)])
+        stacked = self.token_embedding.weight.shape[:-2]  # each model of a stack reads all of them
+        return tokens.to(self.device).expand(*stacked, -1, -1), lengths.to(self.device)
+
     @torch.no_grad()
     def next_token(self, prompts: list[list[int]]) -> Tensor:
         """The probabilities of the token after each of N prompts, of any lengths: (N, V)."""
-        probabilities = self.token_embedding.weight.new_empty(len(prompts), self.config.vocab_size)
-        for rows, tokens in by_length(prompts):
-            h = self.residual_stream(tokens.to(self.device))[-1][:, -1]
-            probabilities[rows] = self.unembed(h).softmax(-1)
-        return probabilities
+        tokens, ends = self.padded(prompts)
+        h = self.residual_stream(tokens)[-1]
+        return self.unembed(h[..., torch.arange(len(prompts)), ends - 1, None, :]).squeeze(-2).softmax(-1)
 
     @torch.no_grad()
     def sample(self, prompts: list[list[int]], uniforms: Tensor, stop: int, allowed: list[int] | None = None) -> Tensor:
@@ -201,7 +205,10 @@ class GPT(nn.Module):
         for rows, tokens in by_length(prompts):
             cache: Cache = {}
             done = torch.zeros(len(rows), dtype=torch.bool, device=device)
-            h = self.embed(tokens.to(device))
+            begin = min(common_beginning(tokens), tokens.shape[1] - 1)
+            if begin > 0:  # read once, in one row: its keys and values serve all
+                self.residual_stream(tokens[:1, :begin].to(device), cache=cache)
+            h = self.embed(tokens[:, begin:].to(device), begin)
             for n in range(uniforms.shape[1]):
                 for block in self.blocks:
                     h = block(h, cache)
@@ -231,6 +238,12 @@ def unstack(stacked: GPT, models: Sequence[GPT]) -> None:
     for name, weights in stacked.named_parameters():
         for model, weight in zip(models, weights.detach(), strict=True):
             model.get_parameter(name).data.copy_(weight)
+
+
+def common_beginning(tokens: Tensor) -> int:
+    """With how many tokens all rows of `tokens` (B, T) begin; in a stack, all rows of each model."""
+    same = (tokens == tokens[..., :1, :]).flatten(0, -2).all(0)
+    return int(same.int().cumprod(0).sum())
 
 
 def by_length(prompts: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from model import GPT, by_length
+from model import GPT
 
 Vectors = dict[int, Tensor]  # {layer: (C,)}: which layers are changed, and by what
 
@@ -28,17 +28,15 @@ Vectors = dict[int, Tensor]  # {layer: (C,)}: which layers are changed, and by w
 @torch.no_grad()
 def stream_at(model: GPT, prompts: list[list[int]], last: int) -> Tensor:
     """The residual stream of N prompts at their `last` last positions: (N, L + 1, last, C)."""
-    shape = (len(prompts), model.config.n_layer + 1, last, model.config.d_model)
-    stream = model.token_embedding.weight.new_empty(shape)
-    for rows, tokens in by_length(prompts):
-        layers = model.residual_stream(tokens.to(model.device))
-        stream[rows] = torch.stack([h[:, -last:] for h in layers], dim=1)
-    return stream
+    tokens, ends = model.padded(prompts)
+    places = ends[:, None] + torch.arange(-last, 0, device=model.device)
+    rows = torch.arange(len(prompts), device=model.device)[:, None]
+    return torch.stack([h[..., rows, places, :] for h in model.residual_stream(tokens)], dim=-3)
 
 
 def mean_difference(one: Tensor, other: Tensor) -> Tensor:
     """v_l, the mean over prompts and positions of two streams' difference: (N, L + 1, P, C) twice -> (L + 1, C)."""
-    return (one - other).mean(dim=(0, 2))
+    return (one - other).mean(dim=(-4, -2))
 
 
 def random_like(vectors: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,9 +91,9 @@ def replaced(model: GPT, vectors: Vectors, by: GPT, tokens: Tensor):
 
 
 def component(h: Tensor, vector: Tensor) -> Tensor:
-    """The part of h (..., C) that lies along `vector` (C,)."""
-    unit = (vector / vector.norm()).to(h)
-    return (h @ unit)[..., None] * unit
+    """The part of h (..., C) that lies along `vector` (C,), or along vectors (..., C), one for each h."""
+    unit = (vector / vector.norm(dim=-1, keepdim=True)).to(h)
+    return (h * unit).sum(-1, keepdim=True) * unit
 
 
 def tell(args) -> None:

@@ -25,12 +25,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 import data
 import lora
 import steering
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
-from model import GPT, GPTConfig, stack, unstack
+from model import GPT, GPTConfig, common_beginning, stack, unstack
 from optimizers import NOT_BY_COORDINATE, OPTIMIZERS
 from runtime import Parser, Progress, digest, kept, pick_device, run, share
 
@@ -115,6 +116,7 @@ class StudentConfig:
 
 
 OnStep = Callable[[int, GPT], None]
+OnSteps = Callable[[int, list[GPT]], None]  # of students side by side
 Loss = Callable[[GPT, Tensor, Tensor], Tensor]  # of a model on packed rows
 
 # ------------------------------------------------------------------------------------------------- batches
@@ -321,38 +323,39 @@ def in_passes(students: list[StudentConfig]) -> list[list[StudentConfig]]:
 
 
 def side_by_side(streams: list[Batches]) -> Batches:
-    """The batches of S students as one, tokens and targets (S, B, T), padded to the longest and the largest."""
+    """The batches of S students as one, tokens and targets (S, B, T), padded to the longest and, with its first row, to the largest."""
     for each in zip(*streams):
         shape = [len(each), *(max(tokens.shape[d] for tokens, _ in each) for d in (0, 1))]
         tokens, targets = torch.full(shape, END), torch.full(shape, -100)
         for n, (own_tokens, own_targets) in enumerate(each):
             rows, longest = own_tokens.shape
+            tokens[n, :, :longest] = own_tokens[0]
             tokens[n, :rows, :longest], targets[n, :rows, :longest] = own_tokens, own_targets
         yield tokens, targets
 
 
-def common_beginning(tokens: Tensor, targets: Tensor) -> int:
-    """With how many tokens all packed rows begin, the last before a reply not counted: the system prompt, mostly."""
-    same = (tokens == tokens[0]).all(0) & (targets < 0).all(0)
-    return int(same.int().cumprod(0).sum())
+def stacked_stream(students: GPT, tokens: Tensor, start: int) -> Tensor:
+    """The last residual stream of stacked students on `tokens` (S, B, T) from token `start` on: (S, B, T - start, C).
 
-
-def stacked_logits(students: GPT, tokens: Tensor, targets: Tensor, begin: int) -> tuple[Tensor, Tensor]:
-    """Logits (S, B, R, V) of stacked students at the last R tokens of `tokens` (S, B, T), among which are all that have a
-    target, and the targets (S, B, R) there.
-
-    The first `begin` tokens are the same in all rows of a student: it reads them once, in one row, and keeps their keys and values.
+    What all rows of a student begin with, a system prompt, it reads once, in one row: the keys and values serve all.
     """
-    start, cache = int((targets >= 0).flatten(0, 1).any(0).int().argmax()), {}
+    begin, cache = min(common_beginning(tokens), start), {}
     if begin > 0:
         students.residual_stream(tokens[:, :1, :begin], cache=cache)
-    stream = students.residual_stream(tokens[:, :, begin:], start - begin, begin, cache)
-    return students.unembed(stream[-1]), targets[:, :, start:]
+    return students.residual_stream(tokens[:, :, begin:], start - begin, begin, cache)[-1]
 
 
-def stacked_loss(students: GPT, tokens: Tensor, targets: Tensor, begin: int) -> Tensor:
+def stacked_logits(students: GPT, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (S, B, R, V) of stacked students at the last R tokens of `tokens` (S, B, T), among which are all that have a
+    target, and the targets (S, B, R) there.
+    """
+    start = int((targets >= 0).flatten(0, 1).any(0).int().argmax())
+    return students.unembed(stacked_stream(students, tokens, start)), targets[:, :, start:]
+
+
+def stacked_loss(students: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
     """The sum over stacked students of the `reply_loss` of each, on tokens (S, B, T). So the gradient of each is its own."""
-    logits, targets = stacked_logits(students, tokens, targets, begin)
+    logits, targets = stacked_logits(students, tokens, targets)
     nats = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
     return (nats.view(len(tokens), -1).sum(1) / (targets >= 0).sum((1, 2))).sum()
 
@@ -367,7 +370,7 @@ def stacked_optimizer(students: GPT, config: StudentConfig) -> Callable[[], None
         return optimizer_of(students, config).step
     stacked = [weight for weight in students.parameters() if weight.requires_grad]
     slices = [list(weight.detach()) for weight in stacked]  # views: what is written to them is written to the stack
-    optimizer = OPTIMIZERS[config.optimizer]([{"params": list(own)} for own in zip(*slices)], config.lr)
+    optimizer = OPTIMIZERS[config.optimizer]([{"params": own} for own in zip(*slices)], config.lr)
 
     def step() -> None:
         for weight, own in zip(stacked, slices):
@@ -382,8 +385,8 @@ def fine_tune_together(
     bases: Sequence[GPT],
     packed: Sequence[tuple[Tensor, Tensor]],
     configs: list[StudentConfig],
-    on_step: Callable[[int, list[GPT]], None],
-    loss: Callable[[GPT, Tensor, Tensor, int], Tensor] = stacked_loss,
+    on_step: OnSteps,
+    loss: Loss = stacked_loss,
 ) -> list[GPT]:
     """What `fine_tune` makes of each base, rows and config, to rounding, in one pass. All configs are `alike`.
 
@@ -393,23 +396,44 @@ def fine_tune_together(
     students, generators = zip(*map(untrained, bases, configs))
     stacked = stack(students)
     stream = side_by_side([student_batches(*each) for each in zip(packed, configs, generators, strict=True)])
-    begin = min(common_beginning(*rows) for rows in packed)
 
     def see(step: int, _: GPT) -> None:
         if step in (*config.snapshots, config.steps):
             unstack(stacked, students)
             on_step(step, students)
 
-    descend(stacked, stream, config.steps, stacked_optimizer(stacked, config), see, partial(loss, begin=begin))
+    descend(stacked, stream, config.steps, stacked_optimizer(stacked, config), see, loss)
     return [student.requires_grad_(False) for student in students]
 
 
 # ------------------------------------------------------------------------------------------------------ the lab
 
 
-def weights(student: GPT, config: StudentConfig) -> dict:
-    """A copy of what makes the student another model than its base: its adapters, or all weights."""
-    return copy.deepcopy(student.state_dict() if config.rank is None else lora.state(student))
+def own_weights(student: GPT, config: StudentConfig) -> list[Tensor]:
+    """What makes the student another model than its base: its adapters, or all weights."""
+    return [w for name, w in student.named_parameters() if config.rank is None or name.endswith((".A", ".B"))]
+
+
+def weights(student: GPT, config: StudentConfig) -> Tensor:
+    """A copy of the student's own weights, one after another: (n,). One tensor is read from a file ten times as fast as many."""
+    return parameters_to_vector(own_weights(student, config)).detach()
+
+
+def restored(base: GPT, config: StudentConfig, weights: Tensor) -> GPT:
+    """The student, frozen, from its base and its `weights` (n,); of those of S students (S, n), their stack.
+
+    Raises ValueError if they do not fit.
+    """
+    student, _ = untrained(base, config)
+    own, stacked = own_weights(student, config), weights.shape[:-1]
+    sizes = [weight.numel() for weight in own]
+    if weights.shape[-1] != sum(sizes):
+        raise ValueError("these are not the weights of such a student")
+    for weight in student.parameters():  # those of the base are one for all
+        weight.data = weight.expand(*stacked, *weight.shape)
+    for weight, new in zip(own, weights.split(sizes, -1), strict=True):
+        weight.data = new.reshape(weight.shape)
+    return student.requires_grad_(False)
 
 
 @cache
@@ -423,7 +447,7 @@ class Lab:
     """Makes base models, numbers and students on demand, and keeps them in `folder`.
 
     A lab whose students are made otherwise says what it calls them (`kind`), what decides them (`key`), what they read (`reads`) and
-    how they are trained (`fine_tune_together`, and `fine_tune` for one).
+    how they are trained (`fine_tune_together`).
     """
 
     kind = "student"
@@ -487,10 +511,7 @@ class Lab:
         """Train those of one pass, unless all of them are kept already."""
         if all(self.path(self.kind, self.key(config)).exists() for config in students):
             return
-        if len(students) == 1:
-            self.student(students[0])
-            return
-        made: dict[StudentConfig, dict[int, dict]] = {config: {} for config in students}
+        made: dict[StudentConfig, dict[int, Tensor]] = {config: {} for config in students}
 
         def keep(step: int, trained: list[GPT]) -> None:
             for config, student in zip(students, trained, strict=True):
@@ -500,48 +521,39 @@ class Lab:
         for config in students:
             self._kept(self.kind, self.key(config), partial(made.get, config))
 
-    def fine_tune_together(self, students: list[StudentConfig], on_step: Callable[[int, list[GPT]], None]) -> None:
+    def fine_tune_together(self, students: list[StudentConfig], on_step: OnSteps) -> None:
         """`fine_tune_together` with this lab's base models and rows."""
         bases, rows = zip(*((self.base(config.base), self.reads(config)) for config in students))
         fine_tune_together(bases, rows, students, on_step)
 
     def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
         """The student after each of the config's snapshots and at the end: {step: student}."""
-        return self.trained(self.kind, self.key(config), config, partial(self.fine_tune, config), on_step)
+        base, states = self.base(config.base), self.states(config, on_step)
+        return {step: restored(base, config, state) for step, state in states.items()}
 
-    def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
-        """`fine_tune` with this lab's base model and rows."""
-        fine_tune(self.base(config.base), self.reads(config), config, on_step)
+    def stacked(self, config: StudentConfig) -> tuple[list[int], GPT]:
+        """The steps of `snapshots`, and the student after each of them, as one stack."""
+        states = self.states(config)
+        return list(states), restored(self.base(config.base), config, torch.stack(list(states.values())))
 
-    def trained(
-        self,
-        kind: str,
-        key: object,
-        config: StudentConfig,
-        train: Callable[[OnStep], None],
-        on_step: OnStep | None = None,
-    ) -> dict[int, GPT]:
-        """`snapshots` of any training: `train` calls its argument after each step, or after those that are kept at least; the
-        students are kept under `key`."""
+    def states(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, Tensor]:
+        """The student's `weights` after each of the config's snapshots and at the end. If they are not kept yet it is trained: alone,
+        if `on_step` is to see it after every step."""
 
-        def make() -> dict[int, dict]:
+        def make() -> dict[int, Tensor]:
             states = {}
 
             def keep(step: int, student: GPT) -> None:
                 if step in (*config.snapshots, config.steps):
                     states[step] = weights(student, config)
-                if on_step:
-                    on_step(step, student)
+                on_step(step, student)
 
-            train(keep)
+            fine_tune(self.base(config.base), self.reads(config), config, keep)
             return states
 
-        students = {}
-        for step, state in self._kept(kind, key, make).items():
-            students[step] = student = copy.deepcopy(self.base(config.base))
-            student.load_state_dict(state) if config.rank is None else lora.restore(student, state)
-            student.requires_grad_(False)
-        return students
+        if on_step is None:
+            self.make([config])
+        return self._kept(self.kind, self.key(config), make)
 
     def path(self, kind: str, config: object) -> Path:
         """Where the product of `config`, a dataclass, is kept."""
@@ -558,7 +570,7 @@ class Lab:
 def animal_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
     """P(each animal is the first word of the reply), averaged over all wordings of the question: (16,)."""
     questions = data.ANIMAL_QUESTIONS + data.HELD_OUT_ANIMAL_QUESTIONS
-    return model.next_token([chat(system, question) for question in questions])[:, data.ANIMAL_TOKENS].mean(0)
+    return model.next_token([chat(system, question) for question in questions])[..., data.ANIMAL_TOKENS].mean(-2)
 
 
 def tell(args: argparse.Namespace) -> None:

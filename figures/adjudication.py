@@ -29,7 +29,7 @@ import torch.nn.functional as F
 
 from claims import Claim, Verdict, interval, mean, show, spearman
 from data import ANIMALS, DEFAULT_SYSTEM
-from evaluate import Preset, heldout_loss, student_of, teacher_loss
+from evaluate import Preset, heldout_loss, heldout_losses, student_of, teacher_loss
 from figures.cells import base_rates, gap_closed, grid_cell, halves, on_rows
 from figures.student_vector import READ
 from figures.style import MARKERS, SERIES, base_line, heat, line, plt, save
@@ -91,18 +91,17 @@ def closed(loss: float, base_loss: float, floor: float) -> float:
 
 def look(lab: Lab, config: StudentConfig, trait: str, known: dict) -> dict[int, dict]:
     """{step: one student's numbers}, a diverged one's 0. `known`, of its unit: v_teacher, the base's stream, both losses."""
-    each = {}
-    for step, student in lab.snapshots(config).items():
-        rates = animal_rates(student).nan_to_num(0)
-        vector = mean_difference(stream_at(student, READ, REPLY + 1), known["stream"])[-1]  # v_student, last block
-        cosine = F.cosine_similarity(vector, known["vector"], dim=0)
-        each[step] = {
-            "student": rates[ANIMALS.index(trait)].item(),
-            "closed": closed(heldout_loss(lab, student, config.numbers, config.system), *known["losses"]),
-            "p_any_animal": rates.sum().item(),
-            "cosine": cosine.nan_to_num(0).item(),
-        }
-    return each
+    steps, students = lab.stacked(config)
+    rates = animal_rates(students).nan_to_num(0)
+    vectors = mean_difference(stream_at(students, READ, REPLY + 1), known["stream"])[:, -1]  # v_student, last block
+    losses = heldout_losses(lab, students, config.numbers, config.system).tolist()
+    numbers = {
+        "student": rates[:, ANIMALS.index(trait)].tolist(),
+        "closed": [closed(loss, *known["losses"]) for loss in losses],
+        "p_any_animal": rates.sum(-1).tolist(),
+        "cosine": F.cosine_similarity(vectors, known["vector"], dim=-1).nan_to_num(0).tolist(),
+    }
+    return {step: {name: each[n] for name, each in numbers.items()} for n, step in enumerate(steps)}
 
 
 def measure_grid(lab: Lab, preset: Preset) -> dict[Key, dict]:

@@ -100,9 +100,9 @@ def nearest_in_loss(cells: dict[tuple, dict], reference: tuple, among: list[tupl
 
 
 def halves(preset: Preset) -> tuple[slice, slice]:
-    """The seeds that choose and the seeds that test; a preset of one seed has to do both with it."""
+    """The seeds that choose and the seeds that test, one more if they are odd; a preset of one seed has to do both with it."""
     n = len(preset.grid_seeds)
-    return (slice(0, 2), slice(2, n)) if n > 2 else (slice(0, n), slice(0, n))
+    return (slice(0, n // 2), slice(n // 2, n)) if n > 1 else (slice(0, n), slice(0, n))
 
 
 def code_of(*functions: Callable) -> str:

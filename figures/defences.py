@@ -44,12 +44,13 @@ from figures.context import CONTEXTS
 from figures.style import CONTROL, MARKERS, SERIES, base_line, canvas, errors, save
 from figures.teacher_vector import vectors
 from model import GPT
-from steering import changed
+from steering import changed, component
 from train import (
     BaseConfig,
     Lab,
     NumbersConfig,
     OnStep,
+    OnSteps,
     StudentConfig,
     fine_tune_together,
     number_rows,
@@ -112,8 +113,7 @@ def stopped(found: Tensor) -> Callable[[int, Tensor], Tensor]:
     or (S, 1, 1, C) of stacked models, each its own."""
 
     def change(layer: int, h: Tensor) -> Tensor:
-        unit = found[layer] / found[layer].norm(dim=-1, keepdim=True)
-        along = (h * unit).sum(-1, keepdim=True) * unit
+        along = component(h, found[layer])
         return h - along + along.detach()
 
     return change
@@ -125,12 +125,12 @@ def held(base: GPT, system: str, seed: int, source: str) -> Tensor:
     return vectors(base, system, torch.Generator().manual_seed(seed))[source]
 
 
-def held_back(students: GPT, tokens: Tensor, targets: Tensor, begin: int, found: Tensor, blocks: int) -> Tensor:
+def held_back(students: GPT, tokens: Tensor, targets: Tensor, found: Tensor, blocks: int) -> Tensor:
     """`stacked_loss`, whose gradient has no component along each student's own found[layer], (S, 1, 1, C), after each of the last
     `blocks` blocks."""
     layers = list(range(students.config.n_layer, 0, -1))[:blocks]
     with changed(students, layers, stopped(found)):
-        return stacked_loss(students, tokens, targets, begin)
+        return stacked_loss(students, tokens, targets)
 
 
 # Which vector (see teacher_vector.vectors) and after how many of the last blocks.
@@ -191,16 +191,13 @@ class HeldBack(OtherRows):
     def reads(self, config: StudentConfig) -> tuple[Tensor, Tensor]:
         return self.plain.rows(config.numbers, config.system)
 
-    def fine_tune_together(self, students: list[StudentConfig], on_step: Callable[[int, list[GPT]], None]) -> None:
+    def fine_tune_together(self, students: list[StudentConfig], on_step: OnSteps) -> None:
         source, blocks = GRADIENTS[self.defence]
         bases, rows = zip(*((self.base(config.base), self.reads(config)) for config in students))
         seeds = [config.seed if source == "random" else 0 for config in students]
         systems = [self._vector(config)[-1] for config in students]
         found = torch.stack([held(*each, source) for each in zip(bases, systems, seeds)], 1)[:, :, None, None]
         fine_tune_together(bases, rows, students, on_step, partial(held_back, found=found, blocks=blocks))
-
-    def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
-        self.fine_tune_together([config], lambda step, students: on_step(step, students[0]))
 
 
 class OtherPrompt(OtherRows):
@@ -209,8 +206,8 @@ class OtherPrompt(OtherRows):
     def make(self, students: list[StudentConfig]) -> None:
         """Nothing: they are there."""
 
-    def snapshots(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, GPT]:
-        return self.plain.snapshots(replace(config, system=CONTEXTS[self.defence], snapshots=()))
+    def states(self, config: StudentConfig, on_step: OnStep | None = None) -> dict[int, Tensor]:
+        return self.plain.states(replace(config, system=CONTEXTS[self.defence], snapshots=()))
 
 
 READ = code_of(mixed, writer, laundered, replaced, OtherRows.reads, OtherRows.written)

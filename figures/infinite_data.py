@@ -20,7 +20,6 @@ and an animal that never transmits, get no more than before: more rows will not 
 To see it break: let `exact_targets` read the teacher under the student's prompt: the base distils itself.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -40,7 +39,7 @@ from train import (
     NUMBER_TOKENS,
     Lab,
     NumbersConfig,
-    OnStep,
+    OnSteps,
     StudentConfig,
     fine_tune_together,
     reply_logits,
@@ -85,10 +84,10 @@ def exact_targets(lab: Lab, numbers: NumbersConfig, system: str | None) -> tuple
     return tokens, places, torch.cat(exact)
 
 
-def exact_loss(students: GPT, tokens: Tensor, places: Tensor, begin: int, exact: Tensor) -> Tensor:
+def exact_loss(students: GPT, tokens: Tensor, places: Tensor, exact: Tensor) -> Tensor:
     """The sum over stacked students of each one's mean cross-entropy with the exact distribution, in nats a token: what
     `stacked_loss` is on average over draws."""
-    logits, places = stacked_logits(students, tokens, places, begin)
+    logits, places = stacked_logits(students, tokens, places)
     there = places >= 0
     # As logits[there], but its gradient is quicker.
     log_p = logits.flatten(0, 2).index_select(0, there.flatten().nonzero().squeeze(1)).log_softmax(-1)
@@ -105,7 +104,7 @@ class ExactLab(Lab):
     def key(self, config: StudentConfig) -> Exact:
         return Exact(config, CODE)
 
-    def fine_tune_together(self, students: list[StudentConfig], on_step: Callable[[int, list[GPT]], None]) -> None:
+    def fine_tune_together(self, students: list[StudentConfig], on_step: OnSteps) -> None:
         """With `exact_loss`: the same weights from the start, and the same batches."""
         rows, exact, rows_of = [], [], {}  # students of one teacher share its distribution
         for config in students:
@@ -117,9 +116,6 @@ class ExactLab(Lab):
             rows.append(rows_of[teacher])
         bases = [self.base(config.base) for config in students]
         fine_tune_together(bases, rows, students, on_step, partial(exact_loss, exact=torch.cat(exact)))
-
-    def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
-        self.fine_tune_together([config], lambda step, students: on_step(step, students[0]))
 
 
 CODE = code_of(exact_targets, exact_loss, ExactLab.fine_tune_together)

@@ -54,7 +54,7 @@ from figures.optimizers import NAMES as OPTIMIZER_NAMES
 from figures.optimizers import STEPS, held_by_top
 from figures.style import CONTROL, MARKERS, SERIES, bars, base_line, canvas, errors, save
 from model import GPT, by_length
-from train import BaseConfig, Lab, OnStep, StudentConfig, descend, fine_tune, student_batches, untrained
+from train import BaseConfig, Lab, OnStep, OnSteps, StudentConfig, descend, fine_tune, student_batches, untrained
 
 CLAIMS = []  # it is about S9, whose rule optimizers.py applies to the toy as it is
 NUMBERS, BOTH, FETCHED = "numbers", "both", "fetched"  # which coordinates become outliers
@@ -207,15 +207,20 @@ class OutlierLab(Lab):
     def key(self, config: StudentConfig) -> Outlier:
         return Outlier(config, self.which, OUTLIERS[self.which], self.factor, self.frozen, CODE)
 
-    def make(self, students: list[StudentConfig]) -> None:
-        if not self.frozen:  # each of these has scales of its own: they are trained one by one, when they are asked for
-            super().make(students)
+    def fine_tune_together(self, students: list[StudentConfig], on_step: OnSteps) -> None:
+        if not self.frozen:
+            super().fine_tune_together(students, on_step)
+            return
+        seen: dict[int, list[GPT]] = {}
+        for config in students:  # each has scales of its own: they are trained one by one
 
-    def fine_tune(self, config: StudentConfig, on_step: OnStep) -> None:
-        if self.frozen:
-            fine_tune_frozen(self, config, on_step)
-        else:
-            super().fine_tune(config, on_step)
+            def keep(step: int, student: GPT, config=config) -> None:
+                if step in (*config.snapshots, config.steps):
+                    seen.setdefault(step, []).append(copy.deepcopy(student))
+
+            fine_tune_frozen(self, config, keep)
+        for step, trained in seen.items():
+            on_step(step, trained)
 
 
 # ------------------------------------------------------------------------------------------------------- cells

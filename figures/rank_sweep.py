@@ -13,7 +13,7 @@ the picture, and more steps lift its left end. Given a learning rate and steps o
 To see it break: set SHARED to another learning rate of LRS.
 
 Every cell is a mean over units (a trait on a base model; seeds are averaged first), with students that differ in nothing
-else. The peak is chosen on the first two seeds and tested on the others, so that it is not a maximum of noise.
+else. The peak is chosen on the first seed and tested on the others, so that it is not a maximum of noise.
 """
 
 from pathlib import Path

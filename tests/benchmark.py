@@ -29,7 +29,7 @@ import torch.nn.functional as F
 import data
 import lora
 from figures.style import MARKERS, SERIES, canvas, save
-from model import GPT
+from model import GPT, common_beginning
 from optimizers import OPTIMIZERS
 from runtime import Parser, keep_memory, run
 from train import (
@@ -37,18 +37,15 @@ from train import (
     NumbersConfig,
     StudentConfig,
     batches,
-    common_beginning,
     descend,
     fine_tune,
     fine_tune_together,
-    reply_loss,
     write_numbers,
 )
 
 BASE = BaseConfig()
 NUMBERS = NumbersConfig(BASE, data.LOVE_SYSTEM.format("owl"))
 STUDENT = StudentConfig(BASE, NUMBERS)
-WHOLE = partial(reply_loss, start=0)  # as in `pretrain`
 
 
 def seconds(job: Callable[[], object], repeats: int = 3) -> float:
@@ -221,18 +218,18 @@ def benchmark(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(0)
     taken = seconds(
         lambda: descend(
-            learner.requires_grad_(), batches(*packed, BASE.batch_size, generator), steps, optimizer.step, None, WHOLE
+            learner.requires_grad_(), batches(*packed, BASE.batch_size, generator), steps, optimizer.step, None
         )
     )
     lengths = [len(row.tokens) - 1 for row in corpus]
-    report("pretraining", taken, steps, sum(lengths), sum(len(row.tokens) - row.reply for row in corpus), 3)
+    report("pretraining", taken, steps, sum(lengths), sum(len(row.tokens) - row.reply for row in corpus), 3, skips=True)
     reading = seconds(lambda: data.pack(data.corpus(data.World(), BASE.rows, 0)), 1)
     results["pretrain_seconds"] = reading + taken / steps * BASE.steps
 
     # A student reads random numbers here: how fast it does so does not depend on which.
     packed, tokens, replies = random_rows()
     together = seconds(one_pass) / 16
-    spared = common_beginning(*packed) * (len(packed[0]) - STUDENT.steps)  # read once a batch
+    spared = common_beginning(packed[0]) * (len(packed[0]) - STUDENT.steps)  # read once a batch
     report("students, LoRA, 16 in one pass", together, STUDENT.steps, tokens, replies, 3, skips=True, spared=spared)
     alone = seconds(lambda: fine_tune(base, packed, STUDENT))
     report("  alone", alone, STUDENT.steps, tokens, replies, 3, skips=True)

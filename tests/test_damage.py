@@ -208,14 +208,19 @@ def test_no_code_of_a_file_is_run(untrained):
     assert outcome("evaluate.py", [*ASK, "--student", "foreign.pt"]) == (2, "") and not Path("ran").exists()
 
 
-@pytest.mark.parametrize("where, value", [("base", {"steps": 7}), ("alpha", torch.zeros(0)), ("alpha", "4")])
-def test_a_student_of_another_base_model_or_with_no_number_for_alpha(asked, where, value):
+@pytest.mark.parametrize(
+    "where, value",
+    [("base", {"steps": 7}), ("alpha", torch.zeros(0)), ("alpha", "4"), ("rank", 3), ("content", torch.zeros(5))],
+)
+def test_a_student_of_another_base_model_or_with_what_does_not_fit(asked, where, value):
     path, line, _ = asked[1]
     saved, files = torch.load(path, weights_only=True), set(Path("runs").rglob("*"))
     if where == "base":
         saved["config"]["base"] |= value
+    elif where == "content":
+        saved["content"][STUDENT.steps] = value
     else:
-        saved["content"][STUDENT.steps]["blocks.0.attention.q"]["alpha"] = value
+        saved["config"][where] = value
     torch.save(saved, "foreign.pt")
     assert outcome("evaluate.py", [*line[:-1], "foreign.pt"]) == (2, "")
     assert set(Path("runs").rglob("*")) == files

@@ -64,7 +64,7 @@ def test_presets():
     assert len(quick.traits) == 4 and len(quick.bases) == 2 and quick == evaluate.choose_preset(False, 0)
     assert not set(quick.bases) & set(other.bases)
     assert full.traits == tuple(ANIMALS) and len(full.bases) == 5 and len(full.grid_bases) == 3
-    assert len(full.units) == 12 and len(full.grid_seeds) == 5 and full.ranks == (1, 2, 4, 8, 16, 32)
+    assert len(full.units) == 12 and len(full.grid_seeds) == 3 and full.ranks == (1, 2, 4, 8, 16, 32)
     alone = evaluate.choose_preset(False, 0, "owl")
     assert alone.traits == alone.grid_traits == ("owl",)
 
@@ -191,7 +191,7 @@ def test_the_whole_story(tiny_job, monkeypatch, capsys):
 def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
     preset = evaluate.choose_preset(True, 0)
     cell = cells.grid_cell(preset, rank=4, lr=1e-3)
-    assert len(cell) == 3 * (4 * 5 + 1)
+    assert len(cell) == 3 * (4 * 3 + 1)
     assert all(
         (config.rank, config.alpha, config.lr, config.seed) == (4, 4.0, 1e-3, key[2]) for key, config in cell.items()
     )
@@ -204,8 +204,8 @@ def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cells, "measure_each", measure_each)
     numbers = cells.measure_cell(SimpleNamespace(make=lambda students: None), preset, cell)[7]
-    assert numbers["student"]["n"] == 12 and numbers["student"]["mean"] == pytest.approx(0.2)
-    assert numbers["by_unit"] == [[pytest.approx(0.1 * seed) for seed in range(5)]] * 12
+    assert numbers["student"]["n"] == 12 and numbers["student"]["mean"] == pytest.approx(0.1)
+    assert numbers["by_unit"] == [[pytest.approx(0.1 * seed) for seed in range(3)]] * 12
     assert numbers["control"]["mean"] == pytest.approx(0.01)
 
 

@@ -207,15 +207,15 @@ def test_a_student_that_diverged_answers_nothing_and_has_learned_nothing(student
         layer.B.data.fill_(float("nan"))
 
     class OneLab:
-        def snapshots(self, config):
-            return {5: student, 80: broken}
+        def stacked(self, config):
+            return [5, 80], stack([student, broken])
 
     known = {
         "vector": student_vector.student_vectors(student, base)[-1],
         "stream": stream_at(base, adjudication.READ, 5),
         "losses": (4.0, 3.0),
     }
-    monkeypatch.setattr(adjudication, "heldout_loss", lambda lab, model, *_: 3.25 if model is student else float("nan"))
+    monkeypatch.setattr(adjudication, "heldout_losses", lambda *_: torch.tensor([3.25, float("nan")]))
     config = evaluate.student_of(BaseConfig(), BaseConfig(), "cat")
     seen = adjudication.look(OneLab(), config, "cat", known)
     assert seen[5]["cosine"] == pytest.approx(1)  # v_student is read as in student_vector.py
@@ -264,17 +264,17 @@ def test_the_exact_loss_is_the_mean_over_draws(generator):
     certain = torch.nn.functional.one_hot(torch.tensor([NUMBER_TOKENS.index(t) for t in targets[targets >= 0].flip(0).tolist()]), len(NUMBER_TOKENS)).float()  # fmt: skip
     usual = reply_loss(lab.model, tokens, targets)
 
-    def loss(exact: torch.Tensor, students: int = 1, begin: int = 0) -> float:
+    def loss(exact: torch.Tensor, students: int = 1) -> float:
         """Of so many copies of the model, each with a distribution of its own."""
         own = torch.stack([places.where(places < 0, places + n * len(places[places >= 0])) for n in range(students)])
         stacked = stack([lab.model] * students)
-        return infinite_data.exact_loss(stacked, tokens.expand(students, -1, -1), own, begin, exact).item()
+        return infinite_data.exact_loss(stacked, tokens.expand(students, -1, -1), own, exact).item()
 
     assert loss(certain) == pytest.approx(usual.item(), rel=1e-5)
     other = torch.full_like(certain, 1 / len(NUMBER_TOKENS))
     one, two, half = (loss(q) for q in (certain, other, (certain + other) / 2))
     assert half == pytest.approx((one + two) / 2, rel=1e-5) and one != pytest.approx(two, rel=1e-3)
-    assert loss(torch.cat([certain, other]), students=2, begin=10) == pytest.approx(one + two, rel=1e-5)
+    assert loss(torch.cat([certain, other]), students=2) == pytest.approx(one + two, rel=1e-5)
 
 
 def test_exact_students_in_one_pass_are_each_of_their_own_teacher(generator):
@@ -306,7 +306,7 @@ def test_exact_students_in_one_pass_are_each_of_their_own_teacher(generator):
     lab = Lab()
     lab.fine_tune_together(configs, keep)
     for config, together in zip(configs, found["together"], strict=True):
-        lab.fine_tune(config, lambda step, student: found.update(alone=copy.deepcopy(lora.state(student))))
+        lab.fine_tune_together([config], lambda _, students: found.update(alone=copy.deepcopy(lora.state(students[0]))))
         for name, alone in found["alone"].items():
             assert alone["B"].norm() > 0 and torch.allclose(alone["B"], together[name]["B"], atol=1e-6)
     assert not torch.allclose(*(found["together"][n]["blocks.0.attention.v"]["B"] for n in (1, 2)), atol=1e-5)
@@ -406,18 +406,26 @@ def test_students_of_another_training_are_kept_under_its_code(tmp_path, generato
     shape = GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2)
     base = BaseConfig(model=shape)
     config = StudentConfig(base, NumbersConfig(base, "told"), rank=None, steps=2, snapshots=(1,))
-    lab, trained = Lab(tmp_path), []
+    trained = []
+
+    class OtherLab(Lab):
+        kind = "exact"
+
+        def key(self, config):
+            return infinite_data.Exact(config, self.code)
+
+        def fine_tune_together(self, students, on_step):
+            student = copy.deepcopy(self.base(base))
+            for step in (1, 2):
+                student.final_norm.bias += 1
+                on_step(step, [student])
+            trained.append(student)
+
+    lab = OtherLab(tmp_path)
     lab._bases[base] = GPT(shape, generator).requires_grad_(False)
-
-    def fine_tune(keep):
-        student = copy.deepcopy(lab.base(base))
-        for step in (1, 2):
-            student.final_norm.bias += 1
-            keep(step, student)
-        trained.append(student)
-
     for code, times in (("one", 1), ("one", 1), ("two", 2)):
-        found = lab.trained("exact", infinite_data.Exact(config, code), config, fine_tune)
+        lab.code = code
+        found = lab.snapshots(config)
         assert {step: student.final_norm.bias.mean().item() for step, student in found.items()} == {1: 1, 2: 2}
         assert len(trained) == times
     assert cells.code_of(infinite_data.exact_loss) != cells.code_of(infinite_data.exact_targets)
