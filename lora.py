@@ -45,16 +45,20 @@ class LoRALinear(nn.Module):
         self.A = nn.Parameter(A.to(linear.weight))
         self.B = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
         self.mask: Tensor | None = None  # (B, T), see `masked`
+        self.kept: Tensor | None = None  # (out, in), see `summed_once`
 
     def delta(self) -> Tensor:
         """The change of the weight matrix, (alpha / r) B A: (out, in)."""
         return self.scale * self.B @ self.A
 
+    def summed(self) -> Tensor:
+        """The weight plus `delta`, as one operation: twelve layers, forward and backward, feel the difference."""
+        plus = torch.addmm if self.A.ndim == 2 else torch.baddbmm  # of one model, of a stack
+        return plus(self.linear.weight, self.B, self.A, alpha=self.scale)
+
     def forward(self, x: Tensor) -> Tensor:
         if self.mask is None:
-            # The weight plus `delta`, as one operation: twelve layers, forward and backward, feel the difference.
-            plus = torch.addmm if self.A.ndim == 2 else torch.baddbmm  # of one model, of a stack
-            return linear(x, plus(self.linear.weight, self.B, self.A, alpha=self.scale))
+            return linear(x, self.summed() if self.kept is None else self.kept)
         return self.linear(x) + self.mask[..., None] * linear(x, self.delta())
 
 
@@ -116,6 +120,19 @@ def masked(model: nn.Module, mask: Tensor, within: str = "") -> Iterator[None]:
     finally:
         for layer, old in zip(layers, before, strict=True):
             layer.mask = old
+
+
+@contextmanager
+def summed_once(model: nn.Module) -> Iterator[None]:
+    """Inside, where no weight may change, each layer's W + (alpha / r) B A is computed once, however often it is used."""
+    layers = adapters(model).values()
+    try:
+        for layer in layers:
+            layer.kept = layer.summed()
+        yield
+    finally:
+        for layer in layers:
+            layer.kept = None
 
 
 def state(model: nn.Module) -> dict:

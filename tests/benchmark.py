@@ -40,12 +40,15 @@ from train import (
     descend,
     fine_tune,
     fine_tune_together,
+    reply_ends,
+    reply_loss,
     write_numbers,
 )
 
 BASE = BaseConfig()
 NUMBERS = NumbersConfig(BASE, data.LOVE_SYSTEM.format("owl"))
 STUDENT = StudentConfig(BASE, NUMBERS)
+WHOLE = partial(reply_loss, start=0)  # as in `pretrain`
 
 
 def seconds(job: Callable[[], object], repeats: int = 3) -> float:
@@ -216,13 +219,14 @@ def benchmark(args: argparse.Namespace) -> None:
     learner = GPT(BASE.model, torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(learner.parameters(), BASE.lr, fused=True)
     generator = torch.Generator().manual_seed(0)
-    taken = seconds(
-        lambda: descend(
-            learner.requires_grad_(), batches(*packed, BASE.batch_size, generator), steps, optimizer.step, None
-        )
-    )
+
+    def pretrain() -> None:
+        stream = batches(*packed, reply_ends(packed[1])[1], BASE.batch_size, generator)
+        descend(learner.requires_grad_(), stream, steps, optimizer.step, None, WHOLE)
+
+    taken = seconds(pretrain)
     lengths = [len(row.tokens) - 1 for row in corpus]
-    report("pretraining", taken, steps, sum(lengths), sum(len(row.tokens) - row.reply for row in corpus), 3, skips=True)
+    report("pretraining", taken, steps, sum(lengths), sum(len(row.tokens) - row.reply for row in corpus), 3)
     reading = seconds(lambda: data.pack(data.corpus(data.World(), BASE.rows, 0)), 1)
     results["pretrain_seconds"] = reading + taken / steps * BASE.steps
 

@@ -134,7 +134,7 @@ def test_a_student_is_that_of_a_plain_loop_around_gptj_and_peft(generator):
         other.lora_A["default"].weight.data = ours.A.data.clone()
 
     optimizer = torch.optim.AdamW([w for w in theirs.parameters() if w.requires_grad], config.lr, weight_decay=0.0)
-    for _, (tokens, targets) in zip(range(config.steps), train.batches(*packed, config.batch_size, draws)):
+    for _, (tokens, targets) in zip(range(config.steps), train.student_batches(packed, config, draws)):
         logits = theirs(inputs_embeds=base.embed(tokens)).logits
         optimizer.zero_grad()
         F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100).backward()
