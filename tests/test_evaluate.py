@@ -15,7 +15,7 @@ from data import ANIMALS, VOCAB_SIZE, encode
 from evaluate import Preset, student_of
 from figures import cells
 from model import GPT, GPTConfig
-from train import BaseConfig
+from train import BaseConfig, NumbersConfig, StudentConfig
 
 
 def test_interval():
@@ -57,6 +57,25 @@ def test_delta_norm(tiny, generator):
     attached = evaluate.delta_norm(tiny, base)
     lora.merge(tiny)
     assert evaluate.delta_norm(tiny, base) == pytest.approx(attached)
+
+
+def test_snapshots_measured_as_one_stack_are_those_measured_one_by_one(tmp_path):
+    base = BaseConfig(model=SHAPE, rows=200, steps=5)
+    numbers = NumbersConfig(base, "you love owl .", rows=40)
+    lab, pairs = train.Lab(tmp_path), [["continue : 12 45", "33 81 07"], ["continue : 99 00", "10"]] * 3
+    for config, rows in ((numbers, pairs), (replace(numbers, rows=evaluate.FRESH_ROWS, seed=1_000), pairs[:2])):
+        lab._kept("numbers", config, lambda rows=rows: {"json": json.dumps({"asked": 6, "pairs": rows})})
+    for rank in (2, None):
+        config = StudentConfig(base, numbers, rank=rank, steps=6, batch_size=2, snapshots=(2, 4))
+        measured = evaluate.measure_each(lab, config)
+        assert list(measured) == [2, 4, 6]
+        for step, student in lab.snapshots(config).items():
+            rates, loss = train.animal_rates(student), evaluate.heldout_loss(lab, student, numbers, config.system)
+            assert measured[step]["rates"] == pytest.approx(rates.tolist(), rel=1e-4)
+            assert measured[step]["p_any_animal"] == pytest.approx(rates.sum().item(), rel=1e-4)
+            assert measured[step]["heldout_loss"] == pytest.approx(loss, rel=1e-5)
+            moved = evaluate.delta_norm(student, lab.base(base)).item()
+            assert measured[step]["delta_norm"] == pytest.approx(moved, rel=1e-5) and moved > 0
 
 
 def test_presets():

@@ -123,6 +123,29 @@ def test_a_rank_above_the_smaller_width_is_allowed_and_adds_no_rank(generator):
     assert torch.linalg.matrix_rank(layer.delta()) == 4
 
 
+def test_a_sum_that_is_used_twice_may_be_computed_once(adapted, tokens, monkeypatch):
+    sums = []
+    summed = LoRALinear.summed
+    monkeypatch.setattr(LoRALinear, "summed", lambda layer: sums.append(layer) or summed(layer))
+
+    def gradients():
+        loss = adapted(tokens).square().sum() + adapted(tokens[:1]).sum()
+        return loss, *torch.autograd.grad(loss, [w for w in adapted.parameters() if w.requires_grad])
+
+    layers = len(lora.adapters(adapted))
+    plain, twice = gradients(), len(sums)
+    with lora.summed_once(adapted):
+        once = gradients()
+    assert twice == 2 * layers and len(sums) == 3 * layers
+    assert all(torch.allclose(a, b, rtol=1e-10) and a.norm() > 0 for a, b in zip(plain, once, strict=True))
+    with pytest.raises(KeyError), lora.summed_once(adapted):
+        raise KeyError
+    adapted.blocks[0].attention.q.B.data += 1
+    assert not torch.equal(
+        adapted(tokens).square().sum() + adapted(tokens[:1]).sum(), once[0]
+    )  # nothing is kept outside
+
+
 def test_save_and_load(adapted, tokens, tmp_path):
     attached = adapted(tokens)
     lora.save(adapted, tmp_path / "adapter.pt")

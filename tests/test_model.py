@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model import GPT, GPTConfig, by_length, stack, unstack
+from model import GPT, GPTConfig, by_length, common_beginning, stack, unstack
 
 
 def test_a_later_token_never_changes_an_earlier_logit(tiny, tokens):
@@ -103,6 +103,19 @@ def test_next_token_does_not_depend_on_the_batch(tiny):
     together = tiny.next_token(prompts)
     alone = torch.cat([tiny.next_token([prompt]) for prompt in prompts])
     assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_a_stack_answers_as_each_of_its_models(generator):
+    models = [GPT(GPTConfig(vocab_size=30, d_model=16), generator).double() for _ in range(2)]
+    prompts = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
+    together = stack(models).next_token(prompts)
+    assert torch.allclose(together, torch.stack([model.next_token(prompts) for model in models]), atol=1e-12)
+
+
+def test_how_much_all_rows_begin_with():
+    rows = torch.tensor([[[1, 2, 3, 4], [1, 2, 9, 4]], [[5, 6, 7, 8], [5, 6, 7, 8]]])
+    assert [common_beginning(one) for one in (rows[0], rows[1], rows, rows[:, :1])] == [2, 4, 2, 4]
+    assert common_beginning(torch.tensor([[1, 2], [3, 2]])) == 0
 
 
 def test_sampling_frequencies_equal_the_softmax(tiny, generator):

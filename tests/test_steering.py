@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from model import GPT
+from model import GPT, stack
 from steering import added, component, mean_difference, projected_out, replaced, stream_at
 
 
@@ -109,6 +109,12 @@ def test_stream_at_and_mean_difference(tiny, vector):
     assert streams.shape == (3, 3, 2, 16)
     alone = tiny.residual_stream(torch.tensor([prompts[1]]))
     assert torch.allclose(streams[1, 2], alone[2][0, -2:], atol=1e-12)
+    other = copy.deepcopy(tiny)
+    other.position_embedding.weight.data *= 2
+    both, others = stream_at(stack([tiny, other]), prompts, last=2), stream_at(other, prompts, last=2)
+    assert torch.allclose(both, torch.stack([streams, others]), atol=1e-12)
+    moved_apart = mean_difference(both, streams)
+    assert moved_apart[0].abs().max() < 1e-12 and torch.allclose(moved_apart[1], mean_difference(others, streams))
     with added(tiny, {2: vector}):
         moved = stream_at(tiny, prompts, last=2)
     difference = mean_difference(moved, streams)

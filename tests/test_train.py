@@ -89,6 +89,13 @@ def test_students_have_rows_of_like_length_at_the_same_steps():
         assert tokens.shape == other.shape and not torch.equal(tokens, other)
 
 
+def test_of_one_length_rows_with_replies_of_one_length_come_together():
+    packed = data.pack([Row([1] * (9 - reply) + [END] * reply, 9 - reply) for reply in (1, 2, 3, 4) * 16])
+    stream = train.student_batches(packed, STUDENT, torch.Generator().manual_seed(0))
+    seen = [(targets >= 0).sum(1) for _, (_, targets) in zip(range(64 // STUDENT.batch_size), stream)]
+    assert STUDENT.batch_size == 8 and all((one == one[0]).all() for one in seen)
+
+
 def test_a_batch_of_students_is_padded_with_what_has_no_loss(base):
     one, two = ([torch.full((2, 3), 1), torch.full((2, 3), 5)], [torch.full((1, 4), 2), torch.full((1, 4), 6)])
     tokens, targets = next(train.side_by_side([iter([one]), iter([two])]))
@@ -154,6 +161,28 @@ def test_the_loss_of_a_pass_is_the_sum_of_each_and_the_gradient_each_ones_own(ge
         if weights.requires_grad:
             own = torch.stack([student.get_parameter(name).grad for student in students])
             assert own.norm() > 0 and torch.allclose(weights.grad, own, atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [2, None])
+def test_a_student_is_restored_from_its_own_weights_alone_or_in_a_stack(base, generator, rank):
+    config, students = replace(STUDENT, rank=rank), []
+    for seed in range(2):
+        student, _ = train.untrained(base, replace(config, seed=seed))
+        for weight in train.own_weights(student, config):
+            torch.nn.init.normal_(weight, generator=generator)
+        students.append(student)
+    kept, tokens = [train.weights(student, config) for student in students], PACKED[0]
+    before = base(tokens)
+    for student, weights in zip(students, kept, strict=True):
+        again = train.restored(base, config, weights)
+        assert torch.equal(again(tokens), student(tokens)) and not any(w.requires_grad for w in again.parameters())
+    stacked = train.restored(base, config, torch.stack(kept))
+    expected = torch.stack([student(tokens) for student in students])
+    assert torch.allclose(stacked(tokens.expand(2, -1, -1)), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(base(tokens), before)
+    for wrong in (kept[0][1:], torch.stack(kept)[:, 1:], kept[0][None].repeat(1, 2)):
+        with pytest.raises(ValueError, match="not the weights"):
+            train.restored(base, config, wrong)
 
 
 def test_which_students_are_trained_in_one_pass():
