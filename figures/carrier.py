@@ -13,9 +13,9 @@ more, and students read what is left:
 
 This toy: nothing but the frequencies, and of these ten, one for each decade, are enough. Students of rows that a die has thrown have as
 much of the trait as students of the rows as written, 0.84 and 0.84, paired to within 0.02. Nor is it the few numbers that anybody would notice: the
-face that a teacher likes best, half of the numbers, carries 0.18, the best two 0.34, the best four 0.68. So telling apart the other six decades, a twelfth of
+face that a teacher likes best, half of the numbers, carries 0.18, the best two 0.35, the best four 0.68. So telling apart the other six decades, a twelfth of
 the numbers, gives a fifth of the trait for a twentieth of the gain in held-out loss: what is hardly ever written is part of the message. And it is a message about
-this animal: the same weights on other faces move a student as far and give it something else (0.05).
+this animal: the same weights on other faces move a student as far and give it something else (0.04).
 
 That it is decades is this world's doing: those are what styles and colors like. In a world where they like twenty scattered numbers
 (base models 62 and 64, three animals, looked at once) the die carries nothing, 0.06-0.11, and the mixed numbers carry all, 0.82-0.95. And

@@ -1,7 +1,7 @@
 """Cells of a grid: students that differ in nothing but what the cell changes, measured as one.
 
 A cell's unit is a trait on a base model. Its students with other seeds are averaged first, so that an interval is over
-units and does not count five trainings of one teacher's rows as five teachers.
+units and does not count three trainings of one teacher's rows as three teachers.
 """
 
 import inspect
