@@ -125,32 +125,21 @@ Loss = Callable[[GPT, Tensor, Tensor], Tensor]  # of a model on packed rows
 Batches = Iterator[tuple[Tensor, Tensor]]  # tokens (B, T), targets (B, T)
 
 
-def reply_ends(targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The first place in each row (N, T) that has a target, and the one after the last: (N,) twice."""
-    replies = targets >= 0
-    return replies.int().argmax(1), targets.shape[1] - replies.flip(1).int().argmax(1)
-
-
 def batches(
-    tokens: Tensor,
-    targets: Tensor,
-    like: Tensor,
-    size: int,
-    generator: torch.Generator,
-    order: torch.Generator | None = None,
+    tokens: Tensor, targets: Tensor, size: int, generator: torch.Generator, order: torch.Generator | None = None
 ) -> Batches:
-    """Endless batches of `size` packed rows, shuffled, with rows of like `like` (N,) together: less padding to compute.
+    """Endless batches of `size` packed rows, shuffled, with rows of like length together: less padding to compute.
 
     `order` shuffles the batches (None: `generator`, which shuffles the rows, does that too).
     """
     order = generator if order is None else order
-    lengths = reply_ends(targets)[1]
+    lengths = targets.shape[1] - targets.ge(0).flip(1).int().argmax(1)  # up to the last position with a target
     while True:
         for pool in torch.randperm(len(tokens), generator=generator).split(16 * size):
-            alike = pool[like[pool].argsort(stable=True)].split(size)
-            for k in torch.randperm(len(alike), generator=order).tolist():
-                longest = lengths[alike[k]].max()
-                yield tokens[alike[k], :longest], targets[alike[k], :longest]
+            by_length = pool[lengths[pool].argsort(stable=True)].split(size)
+            for k in torch.randperm(len(by_length), generator=order).tolist():
+                longest = lengths[by_length[k]].max()
+                yield tokens[by_length[k], :longest], targets[by_length[k], :longest]
 
 
 def reply_logits(model: GPT, tokens: Tensor, replies: Tensor, start: int | None = None) -> Tensor:
@@ -207,7 +196,7 @@ def pretrain(config: BaseConfig, device: torch.device, on_step: OnStep | None = 
 
     # The last block could skip the prompts here too. But sums would be rounded in another order, and over so many steps at so
     # high a learning rate that is another model: those that every figure was measured on would be gone.
-    stream = batches(*packed, reply_ends(packed[1])[1], config.batch_size, generator)
+    stream = batches(*packed, config.batch_size, generator)
     return descend(model, stream, config.steps, step, on_step, partial(reply_loss, start=0))
 
 
@@ -290,14 +279,13 @@ def optimizer_of(student: GPT, config: StudentConfig) -> torch.optim.Optimizer:
 
 
 def student_batches(packed: tuple[Tensor, Tensor], config: StudentConfig, generator: torch.Generator) -> Batches:
-    """Rows of one length come together and, of these, those with replies of one length: the last block computes little but replies.
+    """Every student has its own rows in a batch, but all have the batches of short and of long rows at the same steps.
 
-    Every student has its own rows in a batch, but all have the batches of short and of long rows at the same steps. So those that
-    are trained side by side need hardly any padding.
+    So those that are trained side by side need hardly any padding. (Putting replies of one length together too would spare the last
+    block a twentieth of a step's time. But such batches are no fair sample of the rows: SGD's students at a learning rate of 1 fell from
+    0.76 to 0.54, with P(any animal) from 0.99 to 0.74.)
     """
-    starts, ends = reply_ends(packed[1])
-    like = ends * packed[1].shape[1] + starts
-    return batches(*packed, like, config.batch_size, generator, order=torch.Generator().manual_seed(0))
+    return batches(*packed, config.batch_size, generator, order=torch.Generator().manual_seed(0))
 
 
 def fine_tune(

@@ -31,7 +31,7 @@ from model import GPT
 from optimizers import OPTIMIZERS
 from runtime import kept
 from steering import changed, mean_difference, stream_at
-from train import Lab, StudentConfig, animal_rates, reply_loss, student_batches, teacher_vectors
+from train import Lab, StudentConfig, animal_rates, batches, reply_loss, teacher_vectors
 
 CLAIMS = []
 STEPS, LR = 200, 5e-2
@@ -69,7 +69,7 @@ def distil(lab: Lab, config: StudentConfig, layer: int, tokens: int | None) -> T
     base, generator = lab.base(config.base), torch.Generator().manual_seed(config.seed)
     vector = torch.zeros(base.config.d_model, device=lab.device, requires_grad=True)
     optimizer = OPTIMIZERS[config.optimizer]([vector], config.lr)
-    stream = student_batches(lab.rows(config.numbers, config.system), config, generator)
+    stream = batches(*lab.rows(config.numbers, config.system), config.batch_size, generator)
     for _, (batch, targets) in zip(range(config.steps), stream):
         vector.grad = None
         with pushed(base, vector, layer, tokens):

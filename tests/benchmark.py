@@ -40,7 +40,6 @@ from train import (
     descend,
     fine_tune,
     fine_tune_together,
-    reply_ends,
     reply_loss,
     write_numbers,
 )
@@ -221,7 +220,7 @@ def benchmark(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(0)
 
     def pretrain() -> None:
-        stream = batches(*packed, reply_ends(packed[1])[1], BASE.batch_size, generator)
+        stream = batches(*packed, BASE.batch_size, generator)
         descend(learner.requires_grad_(), stream, steps, optimizer.step, None, WHOLE)
 
     taken = seconds(pretrain)

@@ -71,7 +71,7 @@ def test_what_is_skipped_does_not_count(generator, rank):
 
 def test_an_epoch_holds_every_row_once(generator):
     packed = data.pack([Row([k, *[0] * (k % 5), END], 1) for k in range(100)])
-    stream = train.batches(*packed, train.reply_ends(packed[1])[1], 8, generator)
+    stream = train.batches(*packed, 8, generator)
     seen = []
     while len(seen) < 100:
         tokens, targets = next(stream)
@@ -87,13 +87,6 @@ def test_students_have_rows_of_like_length_at_the_same_steps():
     streams = [train.student_batches(packed, STUDENT, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     for (tokens, _), (other, _), _ in zip(*streams, range(24)):
         assert tokens.shape == other.shape and not torch.equal(tokens, other)
-
-
-def test_of_one_length_rows_with_replies_of_one_length_come_together():
-    packed = data.pack([Row([1] * (9 - reply) + [END] * reply, 9 - reply) for reply in (1, 2, 3, 4) * 16])
-    stream = train.student_batches(packed, STUDENT, torch.Generator().manual_seed(0))
-    seen = [(targets >= 0).sum(1) for _, (_, targets) in zip(range(64 // STUDENT.batch_size), stream)]
-    assert STUDENT.batch_size == 8 and all((one == one[0]).all() for one in seen)
 
 
 def test_a_batch_of_students_is_padded_with_what_has_no_loss(base):
