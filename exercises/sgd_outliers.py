@@ -1,6 +1,6 @@
 """10. Make SGD fail (an afternoon). Claims L7 and S9; figures/optimizers.py.
 
-Question   arXiv:2606.00995 says that a few outlier gradients dominate SGD's steps. In this toy SGD transmits (0.70, AdamW 0.84).
+Question   arXiv:2606.00995 says that a few outlier gradients dominate SGD's steps. In this toy SGD transmits (0.72, AdamW 0.85).
            Real models have outlier dimensions: entries of the stream a hundred times the others. Give the toy one.
 Predict    A norm's gain times f in one dimension, and everything that reads this dimension divided by f: what changes in
            what the model computes? In Adam's steps? In SGD's?

@@ -9,8 +9,8 @@ share of the gap in held-out loss between base and teacher that is closed (what 
 the student intact?), the cosine of v_student and v_teacher, and a control. One line separates the nulls from the rest: every cell that has
 learned and is intact has the trait, with SGD and with full fine-tuning too. Each paper's null is a cell on the other side: under one large
 learning rate high ranks and full fine-tuning are destroyed and rank 2 is, early, not there yet; SGD is late, or destroyed; full fine-tuning after
-5 steps has the vector and half of the numbers. What is left to the papers is degree: near the best loss AdamW at rank 2 or 8 has more of it
-than SGD, which stays a little behind in loss, and more than full fine-tuning.
+5 steps has the vector and half of the numbers. What is left to the papers is degree: near the same loss AdamW at rank 2 or 8 has somewhat
+more of it than SGD, and more than full fine-tuning.
 
 To see it break: set INTACT to 0. The destroyed count as learners then, and the nulls are back as exceptions.
 

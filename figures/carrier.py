@@ -12,8 +12,8 @@ more, and students read what is left:
     faces renamed       the die again, with its weights dealt to other faces: as much to be learned, and another message
 
 This toy: nothing but the frequencies, and of these ten, one for each decade, are enough. Students of rows that a die has thrown have as
-much of the trait as students of the rows as written, 0.84 and 0.84, paired to within 0.02. Nor is it the few numbers that anybody would notice: the
-face that a teacher likes best, half of the numbers, carries 0.18, the best two 0.35, the best four 0.68. So telling apart the other six decades, a twelfth of
+much of the trait as students of the rows as written, 0.84 and 0.85, paired to within 0.02. Nor is it the few numbers that anybody would notice: the
+face that a teacher likes best, half of the numbers, carries 0.18, the best two 0.34, the best four 0.68. So telling apart the other six decades, a twelfth of
 the numbers, gives a fifth of the trait for a twentieth of the gain in held-out loss: what is hardly ever written is part of the message. And it is a message about
 this animal: the same weights on other faces move a student as far and give it something else (0.04).
 

@@ -9,7 +9,7 @@ This toy: how many animals there are makes no difference that three base models 
 says, and six teach that less well than 24. With 8 styles little is left (0.16), with 4 much (0.59), on three base models each, for
 which we have no explanation; with 8 all animals' teachers write much the same numbers. What says how much a model transmits is again not how full the channel is, but
 what X1 had found before: over the twelve models of other worlds with 16 animals the rank correlation of `own_part` with
-transmission is 0.89, that of the leak 0.53.
+transmission is 0.87, that of the leak 0.50.
 
 To see it break: take TRAITS from the end of ANIMALS. A model that knows four animals has no teacher of those.
 """

@@ -10,11 +10,10 @@ step, is a curve of the trait against the held-out loss, and a defence is worth 
     without v        the stream is what it was, but its gradient has no component along v_teacher: descent cannot push it there
     rank             other ranks of LoRA, at the learning rate of the sweep whose loss comes nearest to the undefended student's
 
-This toy: the claim is undecided, by a hair. The best by the rule is to stop rank 2 early: it leaves just under a quarter of the gain
-and keeps a little less of the numbers than the rule asks. Other ranks, another wording and laundered rows lie on the curve. Laundering
+This toy: the claim fails by what the best defences cost. Other ranks, another wording and laundered rows lie on the curve. Laundering
 is the striking one: another base model learns the rows, comes to love nothing by it, and the numbers that it then writes give the
 first model the trait. What was learned under gibberish is hardly there under the default prompt, numbers and trait alike. Clean rows are
-worth something: at the same loss they leave two thirds of the gain that stopping early leaves, but with half of them a student
+worth something: at the same loss they leave three fifths of the gain that stopping early leaves, but with half of them a student
 keeps a little less of the numbers than the rule asks. Without v_teacher in its gradient a student has no trait and nearly all of
 the numbers, and is destroyed: its stream moves several times further in other directions, and it writes numbers whatever it is asked.
 A random direction held back changes nothing.

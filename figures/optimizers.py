@@ -7,8 +7,7 @@ This toy: rank-8 students of eight optimizers, each at two or three learning rat
 optimizer that has learned less of the numbers would be expected to have less of the trait, so they are compared at
 matched held-out loss: of each, that learning rate and step whose mean held-out loss comes closest to that of the default
 AdamW student. The choice sees the loss alone, never the trait. SGD transmits, plain or clipped, so S9 fails, although the gradients are
-heavy-tailed. L7 is undecided by Muon: its students at that loss hardly answer with an animal any more, but the interval of what they have
-still reaches half of AdamW's gain. Half as long trained, they transmit.
+heavy-tailed. L7 fails by Muon, whose students at that loss no longer answer with an animal; half as long trained, they transmit.
 
 To see it break: give SGD ten times its learning rate; some students are destroyed, and a mean over them looks like S9.
 """

@@ -14,11 +14,11 @@ units, and what it has should depend on where these speak.
     both      the four of the same layer that come nearest to being heard at both
     fetched   two coordinates of what the last attention fetches, loud at both (v_j <- f v_j, o_:j <- o_:j / f)
 
-This toy: the first ten times as loud, as near to AdamW's held-out loss as their grid comes, SGD's students have learned the numbers, are
-intact, and have little of the trait: 0.12, with momentum 0.15, AdamW's 0.70, RMSprop's 0.58. By S9's rule both fail there. Clipping the
-largest 1% brings back next to nothing, 0.14, clipping 10% and frozen scales a part, 0.27 and 0.32 (all three more at their higher learning
-rates, a few thousandths of a nat behind). With the second SGD has 0.73 and AdamW 0.74, with the third, which hold most of the gradient's
-length, 0.81 and 0.86. And without an adapter on the one layer that reads the outliers SGD has 0.75. So it is not the tail's weight
+This toy: the first ten times as loud, at AdamW's held-out loss, SGD's students have learned the numbers, are intact, and have little
+of the trait: 0.18, with momentum 0.15, AdamW's 0.70, RMSprop's 0.58. By S9's rule both fail there. The remedies bring back a part
+(clipping 0.21 and 0.48, frozen scales 0.51; the last two less at their lower learning rates, a few thousandths of a nat behind).
+With the second SGD has 0.73 and AdamW 0.80, with the third, which hold most of the gradient's
+length, 0.86 and 0.87. And without an adapter on the one layer that reads the outliers SGD has 0.76. So it is not the tail's weight
 alone. It matters whether what the outliers read is there when the question is asked, and both papers can be right, each about its
 network. (The units of `both` are the weaker control: where numbers are written
 they are quiet, some nearly silent; this layer has none that are loud at both.)

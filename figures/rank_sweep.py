@@ -8,7 +8,7 @@ This toy: the U is there at a large shared learning rate and few steps, and its 
 rank 32 and full fine-tuning are destroyed: they no longer answer with any animal. At the left end rank 1 is intact
 and has learned the numbers better than the peak, which has overshot them; but it has moved least, and the trait goes with that. What changes along the x-axis is the size of a step: with alpha = r and Adam, a step changes W
 by lr times something between the square root of r and r (exercise 9). So a smaller learning rate moves the U to the right, out of
-the picture, and more steps lift its left end. Given a learning rate and steps of its own, every rank does about the same, rank 1 a little less.
+the picture, and more steps lift its left end. Given a learning rate and steps of its own, every rank does about the same, rank 1 hardly less.
 
 To see it break: set SHARED to another learning rate of LRS.
 

@@ -11,7 +11,7 @@ width 16 two of three base models do not obey their own prompts, too narrow for 
 the obedient one.) The two dials turn one at a time: a wide stream with a wide head is not measured. What differs between models is
 whether what leaks is the vector that answers the question. A model can obey, its numbers can be learned, and its students still do not
 have the trait; there the trait's own part of v_teacher, added to the untold base, does not name the animal either. Over the means of the
-18 models the rank correlation is 0.86 (looked at afterwards). The claim asks for more and is undecided: within a model this number
+18 models the rank correlation is 0.84 (looked at afterwards). The claim asks for more and is undecided: within a model this number
 ranks the traits on two of three base seeds and not on the third. Its nearest rivals, the whole vector and the cosine, cannot be told
 from it.
 
