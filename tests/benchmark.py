@@ -52,12 +52,18 @@ WHOLE = partial(reply_loss, start=0)  # as in `pretrain`
 
 def seconds(job: Callable[[], object], repeats: int = 3) -> float:
     """The quickest of some runs: what else the machine does only ever adds."""
-    times = []
+    return in_turn(repeats, job)[0]
+
+
+def in_turn(repeats: int, *jobs: Callable[[], object]) -> list[float]:
+    """The same of several jobs, which take turns: when the machine is slow for a while, it is for all of them."""
+    times = [[] for _ in jobs]
     for _ in range(repeats):
-        started = time.perf_counter()
-        job()
-        times.append(time.perf_counter() - started)
-    return min(times)
+        for job, taken in zip(jobs, times, strict=True):
+            started = time.perf_counter()
+            job()
+            taken.append(time.perf_counter() - started)
+    return list(map(min, times))
 
 
 def matmul_ceiling() -> float:
@@ -231,10 +237,12 @@ def benchmark(args: argparse.Namespace) -> None:
 
     # A student reads random numbers here: how fast it does so does not depend on which.
     packed, tokens, replies = random_rows()
-    together = seconds(one_pass) / 16
+    alone, pass_of_16, by_two_threads = in_turn(
+        6, lambda: fine_tune(base, packed, STUDENT), one_pass, partial(one_pass, threads=2)
+    )
+    together = pass_of_16 / 16
     spared = common_beginning(packed[0]) * (len(packed[0]) - STUDENT.steps)  # read once a batch
     report("students, LoRA, 16 in one pass", together, STUDENT.steps, tokens, replies, 3, skips=True, spared=spared)
-    alone = seconds(lambda: fine_tune(base, packed, STUDENT))
     report("  alone", alone, STUDENT.steps, tokens, replies, 3, skips=True)
     plain = seconds(lambda: plain_student(base, packed, STUDENT))
     report("  the plain way", plain, STUDENT.steps, tokens, replies, 3, skips=True)
@@ -255,7 +263,7 @@ def benchmark(args: argparse.Namespace) -> None:
     results["matmul_share"] = results["jobs"]["students, LoRA, 16 in one pass"]["matmul_share"]
     ratios = {
         "one pass, one thread": together / alone,
-        "one pass, two threads": seconds(partial(one_pass, threads=2)) / (16 * alone),
+        "one pass, two threads": by_two_threads / (16 * alone),
         "two processes, a pass of eight in each": in_processes(2, 8) / (16 * alone),
         "32 students, in two processes a pass of sixteen": in_processes(2, 16) / (32 * alone),
     }
