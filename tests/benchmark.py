@@ -237,19 +237,26 @@ def benchmark(args: argparse.Namespace) -> None:
 
     # A student reads random numbers here: how fast it does so does not depend on which.
     packed, tokens, replies = random_rows()
-    alone, pass_of_16, by_two_threads = in_turn(
-        6, lambda: fine_tune(base, packed, STUDENT), one_pass, partial(one_pass, threads=2)
+
+    def drawn() -> None:
+        with as_drawn():
+            plain_student(base, packed, STUDENT)
+
+    pass_of_16, by_two_threads, alone, plain, plainer, full = in_turn(
+        6,
+        one_pass,
+        partial(one_pass, threads=2),
+        lambda: fine_tune(base, packed, STUDENT),
+        lambda: plain_student(base, packed, STUDENT),
+        drawn,
+        lambda: fine_tune(base, packed, replace(STUDENT, rank=None)),
     )
     together = pass_of_16 / 16
     spared = common_beginning(packed[0]) * (len(packed[0]) - STUDENT.steps)  # read once a batch
     report("students, LoRA, 16 in one pass", together, STUDENT.steps, tokens, replies, 3, skips=True, spared=spared)
     report("  alone", alone, STUDENT.steps, tokens, replies, 3, skips=True)
-    plain = seconds(lambda: plain_student(base, packed, STUDENT))
     report("  the plain way", plain, STUDENT.steps, tokens, replies, 3, skips=True)
-    with as_drawn():
-        plainer = seconds(lambda: plain_student(base, packed, STUDENT))
     report("  and LoRA as it is drawn", plainer, STUDENT.steps, tokens, replies, 3, skips=True)
-    full = seconds(lambda: fine_tune(base, packed, replace(STUDENT, rank=None)))
     report("student, full fine-tuning", full, STUDENT.steps, tokens, replies, 3, skips=True)
     few = replace(NUMBERS, rows=1_024)
     written = sum(len(reply.split()) + 1 for _, reply in write_numbers(base, few)["pairs"])
