@@ -307,7 +307,8 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     modules = figure_modules()
     chosen = args.only or [name for name in FIGURES if preset.full or name not in FULL_ONLY]
-    students = list(dict.fromkeys(student for name in chosen for student in modules[name].students(preset)))
+    measured_by = {name: modules[name].students(preset) for name in chosen}
+    students = list(dict.fromkeys(student for name in chosen for student in measured_by[name]))
     rank, processes = worker()
     if rank == 0:
         print(f"{preset.name} preset, seed {args.seed}: {len(students)} students on {len(preset.bases)} base models.")
@@ -335,9 +336,7 @@ def measure_all(args: argparse.Namespace, lab: Lab) -> None:
             part.write_text(json.dumps({"identity": identity, "measured": measured}, indent=1) + "\n", encoding="utf-8")
 
     # Those with the most to do first, as far as one can tell: the longest jobs are not left to the end.
-    share(
-        sorted(chosen, key=lambda name: (name not in FULL_ONLY, -len(modules[name].students(preset)))), measure_figure
-    )
+    share(sorted(chosen, key=lambda name: (name not in FULL_ONLY, -len(measured_by[name]))), measure_figure)
     if rank > 0:
         return  # its share is done
 

@@ -211,13 +211,13 @@ class OutlierLab(Lab):
         if not self.frozen:
             super().fine_tune_together(students, on_step)
             return
-        seen: dict[int, list[GPT]] = {}
+        seen = {step: [] for step in (*students[0].snapshots, students[0].steps)}  # the same steps for all of a pass
+
+        def keep(step: int, student: GPT) -> None:
+            if step in seen:
+                seen[step].append(copy.deepcopy(student))
+
         for config in students:  # each has scales of its own: they are trained one by one
-
-            def keep(step: int, student: GPT, config=config) -> None:
-                if step in (*config.snapshots, config.steps):
-                    seen.setdefault(step, []).append(copy.deepcopy(student))
-
             fine_tune_frozen(self, config, keep)
         for step, trained in seen.items():
             on_step(step, trained)
