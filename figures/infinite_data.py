@@ -280,7 +280,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         nulls.errorbar([n["mean"] for n in rates], [at + up for at in y], xerr=errors(rates), label=kind, **style)
     for at, null in zip(y, m["nulls"].values(), strict=True):
         why = dict.fromkeys([null["sampled"]["verdict"], null[LIMIT]["verdict"]])
-        nulls.text(0.75, at, ", then ".join(why), va="center", fontsize=9)
+        nulls.text(0.98, at, ", then ".join(why), va="center", ha="right", fontsize=9)
     base_line(nulls, m["base"], vertical=True)
     nulls.set_yticks(y, list(m["nulls"]))
     nulls.set_xlim(-0.02, 1)
