@@ -38,6 +38,7 @@ from train import (
     StudentConfig,
     animal_rates,
     code_digest,
+    first_reply,
     reply_logits,
     reply_loss,
     restored,
@@ -67,7 +68,7 @@ def heldout_loss(lab: Lab, model: GPT, numbers: NumbersConfig, system: str | Non
 def heldout_losses(lab: Lab, students: GPT, numbers: NumbersConfig, system: str | None) -> Tensor:
     """`heldout_loss` of each of S stacked students: (S,)."""
     tokens, targets = fresh_rows(lab, numbers, system)
-    size, start = len(students.token_embedding.weight), int((targets >= 0).any(0).int().argmax())
+    start, (size,) = first_reply(targets >= 0), students.stacked
     replies, answers = targets[:, start:] >= 0, targets[targets >= 0]
     stream = stacked_stream(students, tokens.expand(size, -1, -1), start)[:, replies]  # (S, N, C)
     logits = students.unembed(stream[:, None]).flatten(0, 2)
@@ -101,8 +102,7 @@ def delta_norm(student: GPT, base: GPT) -> Tensor:
         changes = [adapter.delta() for adapter in adapters]
     else:
         changes = [new - old for new, old in zip(student.parameters(), base.parameters(), strict=True)]
-    stacked = student.token_embedding.weight.ndim - 2
-    return sum(change.detach().square().flatten(stacked).sum(-1) for change in changes).sqrt()
+    return sum(change.detach().square().flatten(len(student.stacked)).sum(-1) for change in changes).sqrt()
 
 
 COMPANIONS = ("p_any_animal", "heldout_loss", "delta_norm")  # they stand beside every transmission number

@@ -63,7 +63,8 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.ndim == 1:
             return super().forward(x)
-        normed = F.layer_norm(x, self.normalized_shape, eps=self.eps)
+        ones = torch.ones_like(self.weight[0])  # torch takes twice as long when it is given no weight
+        normed = F.layer_norm(x, self.normalized_shape, ones, eps=self.eps)
         return torch.addcmul(self.bias[:, None, None], normed, self.weight[:, None, None])
 
 
@@ -145,11 +146,16 @@ class GPT(nn.Module):
     def device(self) -> torch.device:
         return self.token_embedding.weight.device
 
+    @property
+    def stacked(self) -> torch.Size:
+        """What every weight's shape begins with: (S,) in a stack, () in a model."""
+        return self.token_embedding.weight.shape[:-2]
+
     def embed(self, tokens: Tensor, position: int = 0) -> Tensor:
         """tokens (B, T), the first of them at `position` -> (B, T, C)."""
         positions = self.position_embedding.weight[..., position : position + tokens.shape[-1], :]
         table = self.token_embedding.weight
-        if table.ndim == 2:
+        if not self.stacked:
             return F.embedding(tokens, table) + positions
         # The tables lie one below the other: a token's row is counted from where its model's begins.
         begin = len(table[0]) * torch.arange(len(table), device=tokens.device)
@@ -181,8 +187,8 @@ class GPT(nn.Module):
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         tokens = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
         tokens[torch.arange(tokens.shape[1]) < lengths[:, None]] = torch.tensor([*itertools.chain(*prompts)])
-        stacked = self.token_embedding.weight.shape[:-2]  # each model of a stack reads all of them
-        return tokens.to(self.device).expand(*stacked, -1, -1), lengths.to(self.device)
+        # Each model of a stack reads all of them.
+        return tokens.to(self.device).expand(*self.stacked, -1, -1), lengths.to(self.device)
 
     @torch.no_grad()
     def next_token(self, prompts: list[list[int]]) -> Tensor:
@@ -231,13 +237,6 @@ def stack(models: Sequence[GPT]) -> GPT:
     for name, weight in stacked.named_parameters():
         weight.data = torch.stack([model.get_parameter(name).detach() for model in models])
     return stacked
-
-
-def unstack(stacked: GPT, models: Sequence[GPT]) -> None:
-    """Give each of the models its weights in the stack that they went into."""
-    for name, weights in stacked.named_parameters():
-        for model, weight in zip(models, weights.detach(), strict=True):
-            model.get_parameter(name).data.copy_(weight)
 
 
 def common_beginning(tokens: Tensor) -> int:

@@ -25,13 +25,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
+from torch.nn.utils.rnn import pad_sequence
 
 import data
 import lora
 import steering
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBERS, Row, World, chat, decode, encode
-from model import GPT, GPTConfig, common_beginning, stack, unstack
+from model import GPT, GPTConfig, common_beginning, stack
 from optimizers import NOT_BY_COORDINATE, OPTIMIZERS
 from runtime import Parser, Progress, digest, kept, pick_device, run, share
 
@@ -115,8 +115,7 @@ class StudentConfig:
             raise ValueError(f"steps ({self.steps}) and learning rate ({self.lr}) must be positive")
 
 
-OnStep = Callable[[int, GPT], None]
-OnSteps = Callable[[int, list[GPT]], None]  # of students side by side
+OnStep = Callable[[int, GPT], None]  # of the step and the model, or the stack of students, after it
 Loss = Callable[[GPT, Tensor, Tensor], Tensor]  # of a model on packed rows
 
 # ------------------------------------------------------------------------------------------------- batches
@@ -125,21 +124,37 @@ Loss = Callable[[GPT, Tensor, Tensor], Tensor]  # of a model on packed rows
 Batches = Iterator[tuple[Tensor, Tensor]]  # tokens (B, T), targets (B, T)
 
 
-def batches(
-    tokens: Tensor, targets: Tensor, size: int, generator: torch.Generator, order: torch.Generator | None = None
-) -> Batches:
-    """Endless batches of `size` packed rows, shuffled, with rows of like length together: less padding to compute.
+def row_numbers(
+    lengths: Tensor, size: int, generator: torch.Generator, order: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """Endless batches of `size` of the rows with these `lengths` (N,), shuffled, rows of like length together: less padding to compute.
 
     `order` shuffles the batches (None: `generator`, which shuffles the rows, does that too).
     """
     order = generator if order is None else order
-    lengths = targets.shape[1] - targets.ge(0).flip(1).int().argmax(1)  # up to the last position with a target
     while True:
-        for pool in torch.randperm(len(tokens), generator=generator).split(16 * size):
+        for pool in torch.randperm(len(lengths), generator=generator).split(16 * size):
             by_length = pool[lengths[pool].argsort(stable=True)].split(size)
             for k in torch.randperm(len(by_length), generator=order).tolist():
-                longest = lengths[by_length[k]].max()
-                yield tokens[by_length[k], :longest], targets[by_length[k], :longest]
+                yield by_length[k]
+
+
+def lengths_of(targets: Tensor) -> Tensor:
+    """Of each packed row, how many tokens it has up to the last with a target: (N, T) -> (N,)."""
+    return targets.shape[1] - targets.ge(0).flip(1).int().argmax(1)
+
+
+def batches(tokens: Tensor, targets: Tensor, size: int, generator: torch.Generator) -> Batches:
+    """Endless batches of packed rows, each as long as its longest row."""
+    lengths = lengths_of(targets)
+    for rows in row_numbers(lengths, size, generator):
+        longest = int(lengths[rows].max())
+        yield tokens[rows, :longest], targets[rows, :longest]
+
+
+def first_reply(replies: Tensor) -> int:
+    """The first place at which any row of `replies` (..., T) is true."""
+    return int(replies.flatten(0, -2).any(0).int().argmax())
 
 
 def reply_logits(model: GPT, tokens: Tensor, replies: Tensor, start: int | None = None) -> Tensor:
@@ -147,7 +162,7 @@ def reply_logits(model: GPT, tokens: Tensor, replies: Tensor, start: int | None 
 
     Logits are computed at these positions only, and the last block from `start` on (None: from the first of them).
     """
-    start = int(replies.any(0).int().argmax()) if start is None else start
+    start = first_reply(replies) if start is None else start
     return model.unembed(model.residual_stream(tokens, start)[-1][replies[:, start:]])
 
 
@@ -278,14 +293,38 @@ def optimizer_of(student: GPT, config: StudentConfig) -> torch.optim.Optimizer:
     return OPTIMIZERS[config.optimizer]([weight for weight in student.parameters() if weight.requires_grad], config.lr)
 
 
-def student_batches(packed: tuple[Tensor, Tensor], config: StudentConfig, generator: torch.Generator) -> Batches:
-    """Every student has its own rows in a batch, but all have the batches of short and of long rows at the same steps.
+def side_by_side(
+    packed: Sequence[tuple[Tensor, Tensor]], config: StudentConfig, generators: Sequence[torch.Generator]
+) -> Batches:
+    """The batches of S students as one, tokens and targets (S, B, T): all their rows in one table, and one look-up in it a step.
 
-    So those that are trained side by side need hardly any padding. (Putting replies of one length together too would spare the last
-    block a twentieth of a step's time. But such batches are no fair sample of the rows: SGD's students at a learning rate of 1 fell from
-    0.76 to 0.54, with P(any animal) from 0.99 to 0.74.)
+    Every student has its own rows in a batch, but all have the batches of short and of long rows at the same steps, and so need
+    hardly any padding. (Putting replies of one length together too would spare the last block a twentieth of a step's time. But
+    such batches are no fair sample of the rows: SGD's students at a learning rate of 1 fell from 0.76 to 0.54, with P(any animal)
+    from 0.99 to 0.74.) A batch with fewer rows than another is filled up with its student's first row, without targets.
     """
-    return batches(*packed, config.batch_size, generator, order=torch.Generator().manual_seed(0))
+    width = max(tokens.shape[1] for tokens, _ in packed)
+    tokens, targets = (
+        torch.cat([F.pad(own, (0, width - own.shape[1]), value=empty) for own in each])
+        for each, empty in zip(zip(*packed), (END, -100))
+    )
+    lengths = lengths_of(targets)
+    sizes = [len(own) for own, _ in packed]
+    begins = torch.tensor(sizes).cumsum(0) - torch.tensor(sizes)  # where each student's rows begin in the table
+    streams = [
+        row_numbers(own, config.batch_size, generator, order=torch.Generator().manual_seed(0))
+        for own, generator in zip(lengths.split(sizes), generators, strict=True)
+    ]
+    for each in zip(*streams):
+        rows = begins[:, None] + pad_sequence(each, batch_first=True)
+        there = torch.arange(rows.shape[1]) < torch.tensor([len(own) for own in each])[:, None]
+        longest = int(lengths[rows].max())
+        yield tokens[rows, :longest], targets[rows, :longest].masked_fill(~there[..., None], -100)
+
+
+def student_batches(packed: tuple[Tensor, Tensor], config: StudentConfig, generator: torch.Generator) -> Batches:
+    """The batches of a student alone: (B, T)."""
+    return ((tokens[0], targets[0]) for tokens, targets in side_by_side([packed], config, [generator]))
 
 
 def fine_tune(
@@ -324,18 +363,6 @@ def in_passes(students: list[StudentConfig]) -> list[list[StudentConfig]]:
     return passes
 
 
-def side_by_side(streams: list[Batches]) -> Batches:
-    """The batches of S students as one, tokens and targets (S, B, T), padded to the longest and, with its first row, to the largest."""
-    for each in zip(*streams):
-        shape = [len(each), *(max(tokens.shape[d] for tokens, _ in each) for d in (0, 1))]
-        tokens, targets = torch.full(shape, END), torch.full(shape, -100)
-        for n, (own_tokens, own_targets) in enumerate(each):
-            rows, longest = own_tokens.shape
-            tokens[n, :, :longest] = own_tokens[0]
-            tokens[n, :rows, :longest], targets[n, :rows, :longest] = own_tokens, own_targets
-        yield tokens, targets
-
-
 def stacked_stream(students: GPT, tokens: Tensor, start: int) -> Tensor:
     """The last residual stream of stacked students on `tokens` (S, B, T) from token `start` on: (S, B, T - start, C).
 
@@ -352,7 +379,7 @@ def stacked_logits(students: GPT, tokens: Tensor, targets: Tensor) -> tuple[Tens
     """Logits (S, B, R, V) of stacked students at the last R tokens of `tokens` (S, B, T), among which are all that have a
     target, and the targets (S, B, R) there.
     """
-    start = int((targets >= 0).flatten(0, 1).any(0).int().argmax())
+    start = first_reply(targets >= 0)
     return students.unembed(stacked_stream(students, tokens, start)), targets[:, :, start:]
 
 
@@ -388,25 +415,15 @@ def fine_tune_together(
     bases: Sequence[GPT],
     packed: Sequence[tuple[Tensor, Tensor]],
     configs: list[StudentConfig],
-    on_step: OnSteps,
+    on_step: OnStep | None = None,
     loss: Loss = stacked_loss,
-) -> list[GPT]:
-    """What `fine_tune` makes of each base, rows and config, to rounding, in one pass. All configs are `alike`.
-
-    `on_step` sees the students after each snapshot and at the end.
-    """
+) -> GPT:
+    """The stack of what `fine_tune` makes of each base, rows and config, to rounding, in one pass. All configs are `alike`."""
     config = configs[0]
     students, generators = zip(*map(untrained, bases, configs))
     stacked = stack(students)
-    stream = side_by_side([student_batches(*each) for each in zip(packed, configs, generators, strict=True)])
-
-    def see(step: int, _: GPT) -> None:
-        if step in (*config.snapshots, config.steps):
-            unstack(stacked, students)
-            on_step(step, students)
-
-    descend(stacked, stream, config.steps, stacked_optimizer(stacked, config), see, loss)
-    return [student.requires_grad_(False) for student in students]
+    stream = side_by_side(packed, config, generators)
+    return descend(stacked, stream, config.steps, stacked_optimizer(stacked, config), on_step, loss)
 
 
 # ------------------------------------------------------------------------------------------------------ the lab
@@ -418,8 +435,9 @@ def own_weights(student: GPT, config: StudentConfig) -> list[Tensor]:
 
 
 def weights(student: GPT, config: StudentConfig) -> Tensor:
-    """A copy of the student's own weights, one after another: (n,). One tensor is read from a file ten times as fast as many."""
-    return parameters_to_vector(own_weights(student, config)).detach()
+    """A copy of the student's own weights, one after another: (n,), or (S, n) of a stack. One tensor is read from a file ten times
+    as fast as many."""
+    return torch.cat([weight.detach().flatten(len(student.stacked)) for weight in own_weights(student, config)], -1)
 
 
 def restored(base: GPT, config: StudentConfig, weights: Tensor) -> GPT:
@@ -515,16 +533,18 @@ class Lab:
         if all(self.path(self.kind, self.key(config)).exists() for config in students):
             return
         made: dict[StudentConfig, dict[int, Tensor]] = {config: {} for config in students}
+        first = students[0]
 
-        def keep(step: int, trained: list[GPT]) -> None:
-            for config, student in zip(students, trained, strict=True):
-                made[config][step] = weights(student, config)
+        def keep(step: int, trained: GPT) -> None:
+            if step in (*first.snapshots, first.steps):  # the same for all of a pass
+                for config, own in zip(students, weights(trained, first), strict=True):
+                    made[config][step] = own.clone()  # or the file would hold those of all
 
         self.fine_tune_together(students, keep)
         for config in students:
             self._kept(self.kind, self.key(config), partial(made.get, config))
 
-    def fine_tune_together(self, students: list[StudentConfig], on_step: OnSteps) -> None:
+    def fine_tune_together(self, students: list[StudentConfig], on_step: OnStep) -> None:
         """`fine_tune_together` with this lab's base models and rows."""
         bases, rows = zip(*((self.base(config.base), self.reads(config)) for config in students))
         fine_tune_together(bases, rows, students, on_step)

@@ -50,7 +50,6 @@ from train import (
     Lab,
     NumbersConfig,
     OnStep,
-    OnSteps,
     StudentConfig,
     fine_tune_together,
     number_rows,
@@ -191,13 +190,14 @@ class HeldBack(OtherRows):
     def reads(self, config: StudentConfig) -> tuple[Tensor, Tensor]:
         return self.plain.rows(config.numbers, config.system)
 
-    def fine_tune_together(self, students: list[StudentConfig], on_step: OnSteps) -> None:
-        source, blocks = GRADIENTS[self.defence]
+    def fine_tune_together(self, students: list[StudentConfig], on_step: OnStep) -> None:
         bases, rows = zip(*((self.base(config.base), self.reads(config)) for config in students))
-        seeds = [config.seed if source == "random" else 0 for config in students]
-        systems = [self._vector(config)[-1] for config in students]
-        found = torch.stack([held(*each, source) for each in zip(bases, systems, seeds)], 1)[:, :, None, None]
-        fine_tune_together(bases, rows, students, on_step, partial(held_back, found=found, blocks=blocks))
+        found = []
+        for base, config in zip(bases, students, strict=True):
+            source, blocks, system = self._vector(config)
+            found.append(held(base, system, config.seed if source == "random" else 0, source))
+        loss = partial(held_back, found=torch.stack(found, 1)[:, :, None, None], blocks=blocks)
+        fine_tune_together(bases, rows, students, on_step, loss)
 
 
 class OtherPrompt(OtherRows):

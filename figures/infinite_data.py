@@ -39,7 +39,7 @@ from train import (
     NUMBER_TOKENS,
     Lab,
     NumbersConfig,
-    OnSteps,
+    OnStep,
     StudentConfig,
     fine_tune_together,
     reply_logits,
@@ -104,7 +104,7 @@ class ExactLab(Lab):
     def key(self, config: StudentConfig) -> Exact:
         return Exact(config, CODE)
 
-    def fine_tune_together(self, students: list[StudentConfig], on_step: OnSteps) -> None:
+    def fine_tune_together(self, students: list[StudentConfig], on_step: OnStep) -> None:
         """With `exact_loss`: the same weights from the start, and the same batches."""
         rows, exact, rows_of = [], [], {}  # students of one teacher share its distribution
         for config in students:

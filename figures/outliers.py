@@ -53,8 +53,8 @@ from figures.localization import QUESTIONS
 from figures.optimizers import NAMES as OPTIMIZER_NAMES
 from figures.optimizers import STEPS, held_by_top
 from figures.style import CONTROL, MARKERS, SERIES, bars, base_line, canvas, errors, save
-from model import GPT, by_length
-from train import BaseConfig, Lab, OnStep, OnSteps, StudentConfig, descend, fine_tune, student_batches, untrained
+from model import GPT, by_length, stack
+from train import BaseConfig, Lab, OnStep, StudentConfig, descend, fine_tune, student_batches, untrained
 
 CLAIMS = []  # it is about S9, whose rule optimizers.py applies to the toy as it is
 NUMBERS, BOTH, FETCHED = "numbers", "both", "fetched"  # which coordinates become outliers
@@ -207,7 +207,7 @@ class OutlierLab(Lab):
     def key(self, config: StudentConfig) -> Outlier:
         return Outlier(config, self.which, OUTLIERS[self.which], self.factor, self.frozen, CODE)
 
-    def fine_tune_together(self, students: list[StudentConfig], on_step: OnSteps) -> None:
+    def fine_tune_together(self, students: list[StudentConfig], on_step: OnStep) -> None:
         if not self.frozen:
             super().fine_tune_together(students, on_step)
             return
@@ -220,7 +220,7 @@ class OutlierLab(Lab):
         for config in students:  # each has scales of its own: they are trained one by one
             fine_tune_frozen(self, config, keep)
         for step, trained in seen.items():
-            on_step(step, trained)
+            on_step(step, stack(trained))
 
 
 # ------------------------------------------------------------------------------------------------------- cells

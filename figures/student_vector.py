@@ -1,7 +1,7 @@
 """S3 and S4: the student learns the teacher's vector, and the vector is the trait.
 
 The paper (arXiv:2606.00995): v_student = mean over number prompts of h(student) - h(base) turns towards v_teacher as training goes on,
-to a cosine of 0.7-0.9, while a control student stays near 0.1. Added to the base model it raises the trait; replaced by the
+to a cosine of 0.7-0.9, while a control student, of clean numbers, stays near 0.1. Added to the base model it raises the trait; replaced by the
 base's component in the student, it takes the trait away.
 
 This toy: every trait on every base model. Left, the cosine as training goes on, after each block. Middle, each student's vector
@@ -41,17 +41,28 @@ READ = number_conversations(DEFAULT_SYSTEM, 128, "to extract")  # where v_teache
 
 
 def configs(preset: Preset) -> dict[tuple, StudentConfig]:
-    """By base and trait, with snapshots; trait None for the controls."""
+    """By base and trait, with snapshots."""
     return {
         (base, trait): replace(student_of(base, base, trait), snapshots=SNAPSHOTS)
         for base in preset.bases
-        for trait in (*preset.traits, None)
+        for trait in preset.traits
     }
+
+
+def controls(preset: Preset) -> dict[tuple, StudentConfig]:
+    """As many students of untold teachers: for each trait another seed and other rows, or one accident would count many times."""
+    chosen = {}
+    for base, trait in configs(preset):
+        seed, control = 1 + ANIMALS.index(trait), student_of(base, base, None)
+        chosen[base, trait] = replace(
+            control, numbers=replace(control.numbers, seed=seed), seed=seed, snapshots=SNAPSHOTS
+        )
+    return chosen
 
 
 def students(preset: Preset) -> list[StudentConfig]:
     """Every student that `compute` measures."""
-    return list(configs(preset).values())
+    return [*configs(preset).values(), *controls(preset).values()]
 
 
 def log_odds(p: float) -> float:
@@ -93,15 +104,13 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     for config in preset.bases:
         base, generator = lab.base(config), torch.Generator().manual_seed(config.seed)
         teachers = {t: vectors(base, LOVE_SYSTEM.format(t), generator)["reply"] for t in preset.traits}
-        control = lab.snapshots(configs(preset)[config, None])
-        controls = {step: student_vectors(student, base) for step, student in control.items()}
         matrix = []
         for trait in preset.traits:
-            run = lab.snapshots(configs(preset)[config, trait])
+            run, control = (lab.snapshots(of(preset)[config, trait]) for of in (configs, controls))
             found = {step: student_vectors(student, base) for step, student in run.items()}
             for step in steps:
                 for layer in layers:
-                    for who, vector in (("student", found[step]), ("control", controls[step])):
+                    for who, vector in (("student", found[step]), ("control", student_vectors(control[step], base))):
                         cosine = F.cosine_similarity(vector[layer], teachers[trait][layer], dim=0)
                         cosines[who, step, layer].append(cosine.item())
             last = found[steps[-1]][-1]

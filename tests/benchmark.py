@@ -124,7 +124,7 @@ def one_pass(students: int = 16, steps: int = STUDENT.steps, threads: int = 1) -
     torch.set_num_threads(threads)
     base, rows = _base_and_rows_here()
     configs = [replace(STUDENT, seed=seed, steps=steps) for seed in range(students)]
-    fine_tune_together([base] * students, [rows] * students, configs, lambda *_: None)
+    fine_tune_together([base] * students, [rows] * students, configs)
     torch.set_num_threads(1)
 
 
