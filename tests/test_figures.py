@@ -246,6 +246,19 @@ def test_replacing_every_component_of_a_one_block_student_gives_the_base(generat
     assert rate == pytest.approx(animal_rates(base)[0].item(), rel=1e-4)
 
 
+def test_each_trait_has_a_control_of_its_own():
+    """One student of clean numbers, compared with every trait's vector, would be counted as often as there are traits."""
+    preset = evaluate.choose_preset(full=True, seed=0)
+    controls = student_vector.controls(preset)
+    assert list(controls) == list(student_vector.configs(preset)) and len(controls) == 16 * 5
+    assert {control.numbers.system for control in controls.values()} == {DEFAULT_SYSTEM}
+    for one in ("base", "numbers", "seed"):
+        assert (
+            len({getattr(control, one) for control in controls.values()}) == {"base": 5, "numbers": 80, "seed": 16}[one]
+        )
+    assert len(set(controls.values())) == 80
+
+
 def test_area_under_the_curve():
     assert steerability.auc([0.1, 0.2, 0.8, 0.9], [False, False, True, True]) == 1
     assert steerability.auc([0.9, 0.2, 0.8, 0.9], [False, False, True, True]) == pytest.approx((0 + 1 + 0.5 + 1) / 4)
