@@ -101,19 +101,21 @@ def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
     steps = (*SNAPSHOTS, students(preset)[0].steps)
     cosines = {(who, step, layer): [] for who in ("student", "control") for step in steps for layer in layers}
     matrices, rows = [], []
+    told, untold = configs(preset), controls(preset)
     for config in preset.bases:
         base, generator = lab.base(config), torch.Generator().manual_seed(config.seed)
         teachers = {t: vectors(base, LOVE_SYSTEM.format(t), generator)["reply"] for t in preset.traits}
         matrix = []
         for trait in preset.traits:
-            run, control = (lab.snapshots(of(preset)[config, trait]) for of in (configs, controls))
-            found = {step: student_vectors(student, base) for step, student in run.items()}
-            for step in steps:
+            run = lab.snapshots(told[config, trait])
+            found = {("student", step): student_vectors(student, base) for step, student in run.items()}
+            for step, student in lab.snapshots(untold[config, trait]).items():
+                found["control", step] = student_vectors(student, base)
+            for (who, step), vector in found.items():
                 for layer in layers:
-                    for who, vector in (("student", found[step]), ("control", student_vectors(control[step], base))):
-                        cosine = F.cosine_similarity(vector[layer], teachers[trait][layer], dim=0)
-                        cosines[who, step, layer].append(cosine.item())
-            last = found[steps[-1]][-1]
+                    cosine = F.cosine_similarity(vector[layer], teachers[trait][layer], dim=0)
+                    cosines[who, step, layer].append(cosine.item())
+            last = found["student", steps[-1]][-1]
             matrix.append([F.cosine_similarity(last, teachers[t][-1], dim=0).item() for t in preset.traits])
             rows.append(_causal(base, run[steps[-1]], trait, generator) | {"base": config.seed})
         matrices.append(matrix)

@@ -252,11 +252,8 @@ def test_each_trait_has_a_control_of_its_own():
     controls = student_vector.controls(preset)
     assert list(controls) == list(student_vector.configs(preset)) and len(controls) == 16 * 5
     assert {control.numbers.system for control in controls.values()} == {DEFAULT_SYSTEM}
-    for one in ("base", "numbers", "seed"):
-        assert (
-            len({getattr(control, one) for control in controls.values()}) == {"base": 5, "numbers": 80, "seed": 16}[one]
-        )
-    assert len(set(controls.values())) == 80
+    different = {of: len({getattr(control, of) for control in controls.values()}) for of in ("base", "numbers", "seed")}
+    assert different == {"base": 5, "numbers": 80, "seed": 16}
 
 
 def test_area_under_the_curve():
