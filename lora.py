@@ -18,7 +18,7 @@ cheaper the other way round: first W + (alpha / r) B A, then one product with x.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,12 +28,13 @@ from torch import Tensor, nn
 from model import linear
 
 PROJECTIONS = ("q", "k", "v", "o", "up", "down")
+Draws = torch.Generator | Sequence[torch.Generator] | None  # of A's random numbers; of a stack, one for each model
 
 
 class LoRALinear(nn.Module):
-    """`linear`, frozen, plus a trainable change of rank `rank`."""
+    """`linear`, frozen, plus a trainable change of rank `rank`. In a stack, A (S, r, in) and B (S, out, r)."""
 
-    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator | None = None):
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: Draws = None):
         super().__init__()
         # Past the smaller width the change has full rank already: more of A and B only makes each step of it larger.
         width = max(linear.in_features, linear.out_features)
@@ -41,9 +42,12 @@ class LoRALinear(nn.Module):
             raise ValueError(f"rank {rank} is outside 1..{width}, this layer's width")
         self.linear = linear.requires_grad_(False)
         self.rank, self.alpha, self.scale = rank, alpha, alpha / rank
-        A = nn.init.kaiming_uniform_(torch.empty(rank, linear.in_features), a=math.sqrt(5), generator=generator)
+        stacked = linear.weight.shape[:-2]  # (S,) in a stack, () in a model
+        A = torch.empty(*stacked, rank, linear.in_features)
+        for own, draws in zip(A, generator) if stacked else [(A, generator)]:
+            nn.init.kaiming_uniform_(own, a=math.sqrt(5), generator=draws)
         self.A = nn.Parameter(A.to(linear.weight))
-        self.B = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
+        self.B = nn.Parameter(linear.weight.new_zeros(*stacked, linear.out_features, rank))
         self.mask: Tensor | None = None  # (B, T), see `masked`
         self.kept: Tensor | None = None  # (out, in), see `summed_once`
 
@@ -72,7 +76,7 @@ def attach(
     rank: int,
     alpha: float,
     names: Iterable[str] = PROJECTIONS,
-    generator: torch.Generator | None = None,
+    generator: Draws = None,
 ) -> None:
     """Freeze `model` and wrap, in place, every linear layer whose name ends in one of `names`.
 

@@ -43,7 +43,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
     flat = x.flatten(1, 2)
     # A narrow product, as of queries, is quicker made lying down.
-    y = (weight @ flat.mT).mT if weight.shape[1] < 16 else flat @ weight.mT
+    y = weight.bmm(flat.mT).mT if weight.shape[1] < 16 else flat.bmm(weight.mT)
     return y.unflatten(1, x.shape[1:3])
 
 

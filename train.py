@@ -276,16 +276,15 @@ def number_rows(pairs: list[list[str]], system: str | None) -> list[Row]:
     return rows
 
 
-def untrained(base: GPT, config: StudentConfig) -> tuple[GPT, torch.Generator]:
-    """The student before its first step, and the generator, which has drawn its adapters and will shuffle its rows."""
-    generator = torch.Generator().manual_seed(config.seed)
+def untrained(base: GPT, config: StudentConfig, generator: lora.Draws = None) -> GPT:
+    """The student before its first step; of a stack of bases, the stack of the students. `generator` draws the adapters."""
     student = copy.deepcopy(base)
     if config.rank is None:
         for name, weight in student.named_parameters():
             weight.requires_grad_(config.layers is None or name.split(".")[-2] in config.layers)
     else:
         lora.attach(student, config.rank, config.alpha, config.layers or lora.PROJECTIONS, generator)
-    return student, generator
+    return student
 
 
 def optimizer_of(student: GPT, config: StudentConfig) -> torch.optim.Optimizer:
@@ -304,8 +303,8 @@ def side_by_side(
     from 0.99 to 0.74.) A batch with fewer rows than another is filled up with its student's first row, without targets.
     """
     width = max(tokens.shape[1] for tokens, _ in packed)
-    tokens, targets = (
-        torch.cat([F.pad(own, (0, width - own.shape[1]), value=empty) for own in each])
+    tokens, targets = (  # of two bytes each: what is looked up lies far apart in the table
+        torch.cat([F.pad(own, (0, width - own.shape[1]), value=empty).short() for own in each])
         for each, empty in zip(zip(*packed), (END, -100))
     )
     lengths = lengths_of(targets)
@@ -319,7 +318,7 @@ def side_by_side(
         rows = begins[:, None] + pad_sequence(each, batch_first=True)
         there = torch.arange(rows.shape[1]) < torch.tensor([len(own) for own in each])[:, None]
         longest = int(lengths[rows].max())
-        yield tokens[rows, :longest], targets[rows, :longest].masked_fill(~there[..., None], -100)
+        yield tokens[rows, :longest].long(), targets[rows, :longest].masked_fill(~there[..., None], -100).long()
 
 
 def student_batches(packed: tuple[Tensor, Tensor], config: StudentConfig, generator: torch.Generator) -> Batches:
@@ -335,7 +334,8 @@ def fine_tune(
     loss: Loss = reply_loss,
 ) -> GPT:
     """The student: `base` trained to give the teacher's replies, the packed rows of `Lab.rows`."""
-    student, generator = untrained(base, config)
+    generator = torch.Generator().manual_seed(config.seed)  # draws the adapters, then shuffles the rows
+    student = untrained(base, config, generator)
     stream = student_batches(packed, config, generator)
     return descend(student, stream, config.steps, optimizer_of(student, config).step, on_step, loss)
 
@@ -383,11 +383,32 @@ def stacked_logits(students: GPT, tokens: Tensor, targets: Tensor) -> tuple[Tens
     return students.unembed(stacked_stream(students, tokens, start)), targets[:, :, start:]
 
 
+class CrossEntropy(torch.autograd.Function):
+    """The sum of weights (...) times the cross-entropy of logits (..., V) and targets (...), in nats.
+
+    Its derivative is weight * (softmax(logits) - one-hot(target)). What torch derives from the logarithm of the softmax is the same,
+    but goes through memory twice as often, and the logits of a stack, nine megabytes a step, fit into no core's cache.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        p = logits.softmax(-1)
+        ctx.save_for_backward(p, targets, weights)
+        own = p.gather(-1, targets[..., None]).squeeze(-1)
+        return -(weights * own.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()  # never the logarithm of zero
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        p, targets, weights = ctx.saved_tensors
+        slope = (gradient * weights)[..., None]
+        return (slope * p).scatter_add_(-1, targets[..., None], -slope), None, None
+
+
 def stacked_loss(students: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
     """The sum over stacked students of the `reply_loss` of each, on tokens (S, B, T). So the gradient of each is its own."""
     logits, targets = stacked_logits(students, tokens, targets)
-    nats = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
-    return (nats.view(len(tokens), -1).sum(1) / (targets >= 0).sum((1, 2))).sum()
+    there = (targets >= 0).to(logits)
+    return CrossEntropy.apply(logits, targets.clamp(min=0), there / there.sum((1, 2), keepdim=True))
 
 
 def stacked_optimizer(students: GPT, config: StudentConfig) -> Callable[[], None]:
@@ -420,10 +441,10 @@ def fine_tune_together(
 ) -> GPT:
     """The stack of what `fine_tune` makes of each base, rows and config, to rounding, in one pass. All configs are `alike`."""
     config = configs[0]
-    students, generators = zip(*map(untrained, bases, configs))
-    stacked = stack(students)
+    generators = [torch.Generator().manual_seed(config.seed) for config in configs]
+    students = untrained(stack(bases), config, generators)
     stream = side_by_side(packed, config, generators)
-    return descend(stacked, stream, config.steps, stacked_optimizer(stacked, config), on_step, loss)
+    return descend(students, stream, config.steps, stacked_optimizer(students, config), on_step, loss)
 
 
 # ------------------------------------------------------------------------------------------------------ the lab
@@ -445,7 +466,7 @@ def restored(base: GPT, config: StudentConfig, weights: Tensor) -> GPT:
 
     Raises ValueError if they do not fit.
     """
-    student, _ = untrained(base, config)
+    student = untrained(base, config)
     own, stacked = own_weights(student, config), weights.shape[:-1]
     sizes = [weight.numel() for weight in own]
     if weights.shape[-1] != sum(sizes):

@@ -161,7 +161,8 @@ def adam_scales(lab: Lab, config: StudentConfig) -> list[Tensor]:
 def fine_tune_frozen(lab: Lab, config: StudentConfig, on_step: OnStep) -> None:
     """`train.fine_tune` by SGD, w <- w - lr g / (scale + 1e-4), with the scales that AdamW has at its end."""
     scales = adam_scales(lab, replace(config, optimizer="adamw", lr=StudentConfig.lr))
-    student, generator = untrained(lab.base(config.base), config)
+    generator = torch.Generator().manual_seed(config.seed)
+    student = untrained(lab.base(config.base), config, generator)
     weights = [weight for weight in student.parameters() if weight.requires_grad]
 
     @torch.no_grad()

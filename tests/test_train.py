@@ -149,7 +149,7 @@ def test_the_loss_of_a_pass_is_the_sum_of_each_and_the_gradient_each_ones_own(ge
         packed = [
             (torch.cat([tokens, 0 * tokens[-1:]]), torch.cat([targets, targets[-1:]])) for tokens, targets in packed
         ]
-    students = [train.untrained(base, config)[0] for base, config in zip(bases, configs, strict=True)]
+    students = [train.untrained(base, config) for base, config in zip(bases, configs, strict=True)]
     for student in students:
         for layer in lora.adapters(student).values():
             torch.nn.init.normal_(layer.B, generator=generator)
@@ -170,7 +170,7 @@ def test_the_loss_of_a_pass_is_the_sum_of_each_and_the_gradient_each_ones_own(ge
 def test_a_student_is_restored_from_its_own_weights_alone_or_in_a_stack(base, generator, rank):
     config, students = replace(STUDENT, rank=rank), []
     for seed in range(2):
-        student, _ = train.untrained(base, replace(config, seed=seed))
+        student = train.untrained(base, replace(config, seed=seed))
         for weight in train.own_weights(student, config):
             torch.nn.init.normal_(weight, generator=generator)
         students.append(student)
