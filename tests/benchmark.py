@@ -250,31 +250,29 @@ def benchmark(args: argparse.Namespace) -> None:
         jobs |= {f"two of {n}": partial(in_processes, pool, n) for n in (8, 16)}
         in_turn(1, *jobs.values())  # the first time takes longer
         rounds = [dict(zip(jobs, each)) for each in in_turn(6, *jobs.values())]
-    pass_of_16, alone, plain, plainer, full = (
-        min(each[job] for each in rounds) for job in ("pass", "alone", "plain", "drawn", "full")
-    )
+    quickest = {job: min(each[job] for each in rounds) for job in jobs}
 
     def ratio(of: Callable[[dict[str, float]], float]) -> float:
         """The median over rounds: this machine's speed changes from minute to minute, within a round it hardly does."""
         return statistics.median(map(of, rounds))
 
-    together = pass_of_16 / 16
     spared = common_beginning(packed[0]) * (len(packed[0]) - STUDENT.steps)  # read once a batch
-    report("students, LoRA, 16 in one pass", together, STUDENT.steps, tokens, replies, 3, skips=True, spared=spared)
-    report("  alone", alone, STUDENT.steps, tokens, replies, 3, skips=True)
-    report("  the plain way", plain, STUDENT.steps, tokens, replies, 3, skips=True)
-    report("  and LoRA as it is drawn", plainer, STUDENT.steps, tokens, replies, 3, skips=True)
-    report("student, full fine-tuning", full, STUDENT.steps, tokens, replies, 3, skips=True)
+    of_students = partial(report, steps=STUDENT.steps, tokens=tokens, replies=replies, passes=3, skips=True)
+    of_students("students, LoRA, 16 in one pass", quickest["pass"] / 16, spared=spared)
+    of_students("  alone", quickest["alone"])
+    of_students("  the plain way", quickest["plain"])
+    of_students("  and LoRA as it is drawn", quickest["drawn"])
+    of_students("student, full fine-tuning", quickest["full"])
     few = replace(NUMBERS, rows=1_024)
     written = sum(len(reply.split()) + 1 for _, reply in write_numbers(base, few)["pairs"])
     prompts = 20 * few.rows
     report("writing numbers", seconds(lambda: write_numbers(base, few)), 1, prompts + written, written, 1)
 
     results["rounds"] = rounds
-    results["student_seconds"] = alone
-    results["lora_tokens_per_second_vs_plain"] = ratio(lambda t: 16 * t["plain"] / t["pass"])
-    results["lora_tokens_per_second_vs_as_drawn"] = ratio(lambda t: 16 * t["drawn"] / t["pass"])
-    results["lora_alone_vs_plain"] = ratio(lambda t: t["plain"] / t["alone"])
+    results["student_seconds"] = quickest["alone"]
+    results["lora_tokens_per_second_vs_plain"] = vs_plain = ratio(lambda t: 16 * t["plain"] / t["pass"])
+    results["lora_tokens_per_second_vs_as_drawn"] = vs_drawn = ratio(lambda t: 16 * t["drawn"] / t["pass"])
+    results["lora_alone_vs_plain"] = alone_vs_plain = ratio(lambda t: t["plain"] / t["alone"])
     results["matmul_share"] = results["jobs"]["students, LoRA, 16 in one pass"]["matmul_share"]
     ratios = {
         "one pass, one thread": ratio(lambda t: t["pass"] / t["alone"] / 16),
@@ -288,14 +286,12 @@ def benchmark(args: argparse.Namespace) -> None:
     few, many = (peak_of_student(factor * STUDENT.steps) for factor in (1, 5))
     results["memory_growth_mb"] = None if few is None else many - few  # five times the steps
     results["seconds_by"] = costs(base, packed)
-    print(f"\nA base model takes {results['pretrain_seconds']:.0f} s, a LoRA student alone {alone:.2f} s.")
+    print(f"\nA base model takes {results['pretrain_seconds']:.0f} s, a LoRA student alone {quickest['alone']:.2f} s.")
     print("Sixteen students, as a share of sixteen times one alone:")
     for how, share in ratios.items():
         print(f"    {how:52} {share:.2f}")
-    faster = results["lora_tokens_per_second_vs_plain"]
-    print(f"In one pass LoRA training is {faster:.1f} times as fast as the plain way, both with one thread,")
-    faster, by_itself = results["lora_tokens_per_second_vs_as_drawn"], results["lora_alone_vs_plain"]
-    print(f"{faster:.1f} times as fast as with LoRA as it is drawn; alone {by_itself:.1f} times.")
+    print(f"In one pass LoRA training is {vs_plain:.1f} times as fast as the plain way, both with one thread,")
+    print(f"{vs_drawn:.1f} times as fast as with LoRA as it is drawn; alone {alone_vs_plain:.1f} times.")
     for what, by in results["seconds_by"].items():
         print(f"LoRA, seconds by {what}: " + ", ".join(f"{n}: {taken:.2f}" for n, taken in by.items()))
     if results["peak_memory_mb"]:

@@ -54,6 +54,22 @@ def test_loss_is_of_the_reply_only(base):
     assert torch.allclose(train.reply_loss(base, tokens, targets), expected)
 
 
+def test_cross_entropy_by_hand(generator):
+    """Loss and derivative are those that torch finds for itself; a target of no probability costs much, but not infinitely."""
+    logits = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets, weights = torch.tensor([[0, 4, 2], [1, 1, 3]]), torch.rand(2, 3, generator=generator).double()
+    weights[0, 2] = 0  # no loss, no gradient
+    nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    torchs, ours = (weights.flatten() * nats).sum(), train.CrossEntropy.apply(logits, targets, weights)
+    assert torch.allclose(ours, torchs)
+    torchs, ours = (torch.autograd.grad(3 * loss, logits)[0] for loss in (torchs, ours))
+    assert torch.allclose(ours, torchs) and (ours[0, 2] == 0).all() and (ours[0, 0] != 0).all()
+    logits = torch.tensor([0.0, 1e4], requires_grad=True)
+    loss = train.CrossEntropy.apply(logits, torch.tensor(0), torch.tensor(1.0))
+    loss.backward()
+    assert 80 < loss < 1e4 and logits.grad.tolist() == [-1, 1]
+
+
 @pytest.mark.parametrize("rank", [2, None])
 def test_what_is_skipped_does_not_count(generator, rank):
     """The last block skips the prompts: losses and trained weights are those of the model that computes everything."""
