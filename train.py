@@ -303,8 +303,8 @@ def side_by_side(
     from 0.99 to 0.74.) A batch with fewer rows than another is filled up with its student's first row, without targets.
     """
     width = max(tokens.shape[1] for tokens, _ in packed)
-    tokens, targets = (  # of two bytes each: what is looked up lies far apart in the table
-        torch.cat([F.pad(own, (0, width - own.shape[1]), value=empty).short() for own in each])
+    tokens, targets = (
+        torch.cat([F.pad(own, (0, width - own.shape[1]), value=empty) for own in each])
         for each, empty in zip(zip(*packed), (END, -100))
     )
     lengths = lengths_of(targets)
@@ -318,7 +318,7 @@ def side_by_side(
         rows = begins[:, None] + pad_sequence(each, batch_first=True)
         there = torch.arange(rows.shape[1]) < torch.tensor([len(own) for own in each])[:, None]
         longest = int(lengths[rows].max())
-        yield tokens[rows, :longest].long(), targets[rows, :longest].masked_fill(~there[..., None], -100).long()
+        yield tokens[rows, :longest], targets[rows, :longest].masked_fill(~there[..., None], -100)
 
 
 def student_batches(packed: tuple[Tensor, Tensor], config: StudentConfig, generator: torch.Generator) -> Batches:
