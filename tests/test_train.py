@@ -114,6 +114,15 @@ def test_a_batch_of_students_is_padded_with_what_has_no_loss(base):
     assert targets.tolist() == [[[5, 5, 5, -100]] * 2, [[6] * 4, [-100] * 4]]
 
 
+def test_a_target_may_be_a_number_of_any_size():
+    """Of a row of probabilities, say, as in figures/infinite_data.py; there are more of these than words."""
+    targets = 10**6 + torch.arange(6).view(2, 3)
+    _, seen = next(
+        train.side_by_side([(torch.ones_like(targets), targets)], STUDENT, [torch.Generator().manual_seed(0)])
+    )
+    assert sorted(seen.flatten().tolist()) == targets.flatten().tolist()
+
+
 OTHER_PAIRS = [["which numbers come next ? 12 45", "33 81 07 11"], ["continue : 99 00 01", "10"]] * 9 + PAIRS[:2]
 
 
