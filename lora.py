@@ -41,10 +41,10 @@ class LoRALinear(nn.Module):
         if not 1 <= rank <= width:
             raise ValueError(f"rank {rank} is outside 1..{width}, this layer's width")
         self.linear = linear.requires_grad_(False)
-        self.rank, self.alpha, self.scale = rank, alpha, alpha / rank
+        self.alpha, self.scale = alpha, alpha / rank
         stacked = linear.weight.shape[:-2]  # (S,) in a stack, () in a model
         A = torch.empty(*stacked, rank, linear.in_features)
-        for own, draws in zip(A, generator) if stacked else [(A, generator)]:
+        for own, draws in zip(A, generator, strict=True) if stacked else [(A, generator)]:
             nn.init.kaiming_uniform_(own, a=math.sqrt(5), generator=draws)
         self.A = nn.Parameter(A.to(linear.weight))
         self.B = nn.Parameter(linear.weight.new_zeros(*stacked, linear.out_features, rank))

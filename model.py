@@ -42,7 +42,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     if weight.ndim == 2:
         return F.linear(x, weight)
     flat = x.flatten(1, 2)
-    # A narrow product, as of queries, is quicker made lying down.
+    # A narrow product, as of queries, is quicker made transposed.
     y = weight.bmm(flat.mT).mT if weight.shape[1] < 16 else flat.bmm(weight.mT)
     return y.unflatten(1, x.shape[1:3])
 
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         self.o = Linear(config.attention_width, config.d_model)
 
     def forward(self, x: Tensor, asking: Tensor, cache: Cache | None = None) -> Tensor:
-        """x (B, T, C), of which the last N tokens, `asking` (B, N, C), fetch something: (B, N, C).
+        """Keys and values of x (B, T, C), queries of its last N tokens alone, `asking` (B, N, C): (B, N, C).
 
         With a cache, x follows the tokens in it. These may be of one row, (1, ...): then all rows begin with them.
         """
@@ -92,7 +92,7 @@ class Attention(nn.Module):
                     torch.cat([old.expand(*new.shape[:-2], -1, -1), new], -2) for old, new in zip(cache[self], (k, v))
                 )
             cache[self] = k, v
-        # The queries are those of the last tokens: the first of them sees all keys but the others'.
+        # Query i is token n_k - n_q + i, and sees the keys up to its own.
         n_q, n_k = q.shape[-2], k.shape[-2]
         mask = x.new_full((n_q, n_k), -torch.inf).triu(n_k - n_q + 1)
         if q.ndim == 5:  # a stack: torch's own kernel takes one model's rows only, and what it falls back to is slower
@@ -166,7 +166,7 @@ class GPT(nn.Module):
     ) -> list[Tensor]:
         """tokens (B, T) -> [h0, h1, ..., hL], each (B, T, C): after the embedding and after each block.
 
-        hL begins with token `start`, (B, T - start, C): who needs the last tokens only spares the last block the others.
+        But hL has the tokens from `start` on alone, (B, T - start, C): who needs the last tokens only spares the last block the others.
         With a cache, the tokens follow those in it, and the first of them is at `position`.
         """
         stream = [self.embed(tokens, position)]
@@ -175,7 +175,7 @@ class GPT(nn.Module):
         return stream
 
     def unembed(self, h: Tensor) -> Tensor:
-        """The last residual stream (..., C) -> logits (..., V)."""
+        """The last residual stream (..., C) -> logits (..., V). Of a stack (S, B, T, C), with all four dimensions."""
         return linear(self.final_norm(h), self.token_embedding.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
 import data
@@ -89,7 +90,8 @@ class StudentConfig:
     """`base`, fine-tuned on `numbers` under the system prompt `system`. Rank None: full fine-tuning, without LoRA.
 
     `layers` are the names of the layers that are trained. None: LoRA's six projections or, in full fine-tuning, all
-    there is: the projections, the embeddings and the norms.
+    there is: the projections, the embeddings and the norms. A name is as in `lora.attach`; in full fine-tuning it is a
+    layer's last one alone, in every block.
     """
 
     base: BaseConfig
@@ -347,7 +349,7 @@ TOGETHER = 16  # students in one pass; from eight on more of them gain little
 
 
 def alike(config: StudentConfig) -> StudentConfig:
-    """Students for which this is the same can be trained side by side: all but their base models, rows and seeds."""
+    """Students for which this is the same can be trained side by side: all but their base models (of one shape), rows (as many) and seeds."""
     same = BaseConfig(model=config.base.model)
     return replace(config, base=same, numbers=NumbersConfig(same, None, config.numbers.rows), seed=0)
 
@@ -366,7 +368,8 @@ def in_passes(students: list[StudentConfig]) -> list[list[StudentConfig]]:
 def stacked_stream(students: GPT, tokens: Tensor, start: int) -> Tensor:
     """The last residual stream of stacked students on `tokens` (S, B, T) from token `start` on: (S, B, T - start, C).
 
-    What all rows of a student begin with, a system prompt, it reads once, in one row: the keys and values serve all.
+    What all rows begin with, a system prompt, each student reads once, in one row: the keys and values in `cache` serve all of its
+    rows, and gradients flow back through them. Of this row the last block need not compute more than those.
     """
     begin, cache = min(common_beginning(tokens), start), {}
     with lora.summed_once(students):
@@ -395,9 +398,10 @@ class CrossEntropy(torch.autograd.Function):
         p = logits.softmax(-1)
         ctx.save_for_backward(p, targets, weights)
         own = p.gather(-1, targets[..., None]).squeeze(-1)
-        return -(weights * own.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()  # never the logarithm of zero
+        return -(weights * own.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()  # never of zero: 87 nats at most
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         p, targets, weights = ctx.saved_tensors
         slope = (gradient * weights)[..., None]
@@ -441,6 +445,8 @@ def fine_tune_together(
 ) -> GPT:
     """The stack of what `fine_tune` makes of each base, rows and config, to rounding, in one pass. All configs are `alike`."""
     config = configs[0]
+    if len(set(map(alike, configs))) > 1:
+        raise ValueError("students that differ in more than base model, rows and seed cannot be trained in one pass")
     generators = [torch.Generator().manual_seed(config.seed) for config in configs]
     students = untrained(stack(bases), config, generators)
     stream = side_by_side(packed, config, generators)

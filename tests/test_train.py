@@ -165,6 +165,14 @@ def test_students_in_one_pass_are_those_trained_alone(generator, changes):
         assert not all(torch.allclose(a[k], b) for a, b in zip(students.parameters(), alone[2].parameters()))
 
 
+def test_students_that_cannot_share_a_pass_are_refused(generator):
+    bases, packed, configs = three_students(generator)
+    with pytest.raises(ValueError, match="cannot be trained in one pass"):
+        train.fine_tune_together(bases, packed, [replace(configs[0], lr=1.0), *configs[1:]])
+    with pytest.raises(ValueError, match="shorter"):  # than the stack: its third model would have no A
+        train.fine_tune_together(bases, packed, configs[:2])
+
+
 @pytest.mark.parametrize("begin", [0, 10])
 def test_the_loss_of_a_pass_is_the_sum_of_each_and_the_gradient_each_ones_own(generator, begin):
     """Also where what all rows begin with is read once."""
@@ -514,7 +522,7 @@ def test_the_teacher_vector_of_the_default_prompt_is_nothing(base):
 def test_the_stories_that_files_tell(monkeypatch, tmp_path, capsys):
     """`train.py`, `steering.py` and `evaluate.py --ask` from a student's file, on a tiny base model."""
     small = replace(BASE, model=replace(BASE.model, n_layer=2))
-    monkeypatch.setattr(train, "BaseConfig", lambda seed: replace(small, seed=seed))
+    monkeypatch.setattr(train, "BaseConfig", lambda **changes: replace(small, **changes))
     out = ["--out", str(tmp_path)]
     assert train.main([*out, "--rank", "2", "--steps", "4", "--seed", "3"]) == 0
     story = capsys.readouterr().out
