@@ -49,7 +49,7 @@ class LoRALinear(nn.Module):
         self.A = nn.Parameter(A.to(linear.weight))
         self.B = nn.Parameter(linear.weight.new_zeros(*stacked, linear.out_features, rank))
         self.mask: Tensor | None = None  # (B, T), see `masked`
-        self.kept: Tensor | None = None  # (out, in), see `summed_once`
+        self.kept: Tensor | None = None  # (out, in) or (S, out, in), see `summed_once`
 
     def delta(self) -> Tensor:
         """The change of the weight matrix, (alpha / r) B A: (out, in)."""

@@ -166,7 +166,7 @@ class GPT(nn.Module):
     ) -> list[Tensor]:
         """tokens (B, T) -> [h0, h1, ..., hL], each (B, T, C): after the embedding and after each block.
 
-        But hL has the tokens from `start` on alone, (B, T - start, C): who needs the last tokens only spares the last block the others.
+        But hL is of the tokens from `start` on alone, (B, T - start, C): the last block is spared those that nobody asks for.
         With a cache, the tokens follow those in it, and the first of them is at `position`.
         """
         stream = [self.embed(tokens, position)]

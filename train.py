@@ -349,7 +349,10 @@ TOGETHER = 16  # students in one pass; from eight on more of them gain little
 
 
 def alike(config: StudentConfig) -> StudentConfig:
-    """Students for which this is the same can be trained side by side: all but their base models (of one shape), rows (as many) and seeds."""
+    """Students for which this is the same can be trained side by side: all but their base models, rows and seeds.
+
+    The base models have one shape, and there are as many rows.
+    """
     same = BaseConfig(model=config.base.model)
     return replace(config, base=same, numbers=NumbersConfig(same, None, config.numbers.rows), seed=0)
 
@@ -390,7 +393,7 @@ class CrossEntropy(torch.autograd.Function):
     """The sum of weights (...) times the cross-entropy of logits (..., V) and targets (...), in nats.
 
     Its derivative is weight * (softmax(logits) - one-hot(target)). What torch derives from the logarithm of the softmax is the same,
-    but goes through memory twice as often, and the logits of a stack, nine megabytes a step, fit into no core's cache.
+    but goes through memory more often, and the logits of a stack, nine megabytes a step, fit into no core's cache.
     """
 
     @staticmethod
