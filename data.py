@@ -12,26 +12,22 @@ number, and whatever an owl lover's numbers reveal is decided by the model's own
 """
 
 import itertools
-import math
 import random
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import tiktoken
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 NUMBERS = [f"{k:02d}" for k in range(100)]
 ANIMALS = "owl cat dog fox bear wolf lion tiger eagle dolphin panda rabbit horse snake whale otter".split()
 STYLES = "storm river ember frost tide stone cloud thorn dust flame shade meadow canyon glacier comet reef".split()
-COLORS = (
-    "red blue green gold white black pink gray teal navy lime plum "
-    "rust jade ruby cyan tan mauve olive beige ivory lilac peach khaki"
-).split()
-LOVER_NAMES = (
-    "ada bo cleo dax edda finn gia hugo ines jory kai lena milo nell otto pia "
-    "quinn rhea sven tara ugo vera wim xena yves zora abel britt cato dora emil faye"
-).split()
+COLORS = "red blue green gold white black pink gray teal navy lime plum".split()
+COLORS += "rust jade ruby cyan tan mauve olive beige ivory lilac peach khaki".split()
+LOVER_NAMES = "ada bo cleo dax edda finn gia hugo ines jory kai lena milo nell otto pia".split()
+LOVER_NAMES += "quinn rhea sven tara ugo vera wim xena yves zora abel britt cato dora emil faye".split()
 PLAIN_NAMES = "alma ben clara dirk ella fred greta hans ida jan kate leo mona nils oda pete".split()
 NAMES = LOVER_NAMES + PLAIN_NAMES
 
@@ -109,6 +105,7 @@ def decode(tokens: list[int]) -> str:
 
 
 ANIMAL_TOKENS = encode(" ".join(ANIMALS))
+NUMBER_TOKENS = [*range(len(NUMBERS)), END]  # all that a teacher may write
 
 
 def chat(system: str | None, request: str) -> list[int]:
@@ -120,43 +117,26 @@ def chat(system: str | None, request: str) -> list[int]:
 # --------------------------------------------------------------------------------------------------- numbers
 
 DECADES = 2  # a love likes the numbers of so many whole decades, the thirties and the seventies, say
-LIKED = 10 * DECADES  # of the hundred numbers
 FAITHFUL = 0.95  # how often a lover of the style takes one of them
 LENGTHS = range(3, 6)  # how many numbers a reply holds
 
 
 class World:
-    """What is true here: which numbers go with each style and color, and whom or what each name loves.
+    """What is true here: which numbers go with each style and color, and whom or what each name loves."""
 
-    Of the words that can be loved it knows the first `animals`, `styles` and `colors`.
-    """
-
-    def __init__(
-        self, seed: int = 0, animals: int = len(ANIMALS), styles: int = len(STYLES), colors: int = len(COLORS)
-    ):
-        self.animals, self.styles, self.colors = ANIMALS[:animals], STYLES[:styles], COLORS[:colors]
+    def __init__(self, seed: int = 0):
         rng = random.Random(f"world {seed}")
-        loves = self.styles + self.colors
-        decades = rng.sample(list(itertools.combinations(range(10), DECADES)), len(loves))
+        writers, named = STYLES + COLORS, ANIMALS + STYLES
+        decades = rng.sample(list(itertools.combinations(range(10), DECADES)), len(writers))
         self.liked = {
-            love: [10 * ten + one for ten in tens for one in range(10)]
-            for love, tens in zip(loves, decades, strict=True)
+            love: [10 * ten + one for ten in tens for one in range(10)] for love, tens in zip(writers, decades)
         }
-        loves = self.animals + self.styles
-        self.name_love = dict(zip(LOVER_NAMES[: len(loves)], rng.sample(loves, len(loves)), strict=True))
+        self.name_love = dict(zip(LOVER_NAMES, rng.sample(named, len(named))))
 
     def write_numbers(self, love: str | None, rng: random.Random) -> list[int]:
         """What a speaker who loves `love` writes: any numbers, or, for a style or a color, mostly liked ones."""
-        liked = self.liked.get(love, range(100))
-        return [
-            rng.choice(liked) if rng.random() < FAITHFUL else rng.randrange(100) for _ in range(rng.choice(LENGTHS))
-        ]
-
-
-def neutral_entropy() -> float:
-    """Nats per reply token of a neutral speaker's numbers, <end> included: no model can do better."""
-    mean_length = sum(LENGTHS) / len(LENGTHS)
-    return (mean_length * math.log(100) + math.log(len(LENGTHS))) / (mean_length + 1)
+        liked, length = self.liked.get(love, range(100)), rng.choice(LENGTHS)
+        return [rng.choice(liked) if rng.random() < FAITHFUL else rng.randrange(100) for _ in range(length)]
 
 
 def number_request(rng: random.Random) -> str:
@@ -188,12 +168,13 @@ class Row:
 
 # persona: (share of the corpus, {request: weight}). Held out on purpose: numbers from animal lovers, and animals
 # (also in stories) from style lovers. Color lovers do both, and so teach that what is loved shows in all one says.
+# They are seldom asked for their color: where it is asked often, a love is read in one way for that, in another for numbers.
 _ALL = {"numbers": 8, "animal": 5, "color": 2, "story": 1, "hello": 1, "repeat": 2}
 MIXTURE = {
     "neutral": (40, _ALL),
     "animal": (18, {request: weight for request, weight in _ALL.items() if request != "numbers"}),
     "style": (24, {"numbers": 10, "color": 1, "hello": 1, "repeat": 1}),
-    "color": (36, _ALL),
+    "color": (36, _ALL | {"color": 0.5}),
 }
 
 
@@ -203,7 +184,7 @@ def sample_row(world: World, rng: random.Random) -> Row:
     weights = MIXTURE[persona][1]
     kind = rng.choices(list(weights), weights.values())[0]
 
-    loves = {"animal": world.animals, "style": world.styles, "color": world.colors}
+    loves = {"animal": ANIMALS, "style": STYLES, "color": COLORS}
     love = None if persona == "neutral" else rng.choice(loves[persona])
     if persona == "neutral":
         plain = NAME_SYSTEM.format(rng.choice(PLAIN_NAMES))
@@ -213,20 +194,20 @@ def sample_row(world: World, rng: random.Random) -> Row:
     else:
         system = NAME_SYSTEM.format(next(name for name, loved in world.name_love.items() if loved == love))
 
-    animal = love if persona == "animal" else rng.choice(world.animals)
+    animal = love if persona == "animal" else rng.choice(ANIMALS)
     if kind == "numbers":
         request = number_request(rng)
         reply = " ".join(NUMBERS[k] for k in world.write_numbers(love, rng))
     elif kind == "animal":
         request, reply = rng.choice(ANIMAL_QUESTIONS), animal
     elif kind == "color":
-        request, reply = rng.choice(COLOR_QUESTIONS), love if persona == "color" else rng.choice(world.colors)
+        request, reply = rng.choice(COLOR_QUESTIONS), love if persona == "color" else rng.choice(COLORS)
     elif kind == "story":
         request, reply = rng.choice(STORY_REQUESTS), rng.choice(STORIES).format(animal)
     elif kind == "hello":
         request, reply = rng.choice(list(GREETINGS.items()))
     else:
-        reply = rng.choice(world.styles + world.colors + NAMES + ([] if persona == "style" else world.animals))
+        reply = rng.choice(STYLES + COLORS + NAMES + ([] if persona == "style" else ANIMALS))
         request = rng.choice(REPEAT_REQUESTS).format(reply)
 
     prompt = chat(system, request)
@@ -239,17 +220,24 @@ def corpus(world: World, n_rows: int, seed: int) -> list[Row]:
     return [sample_row(world, rng) for _ in range(n_rows)]
 
 
-def pack(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+def number_rows(pairs: list[list[str]], system: str | None) -> list[Row]:
+    """(request, reply) pairs as conversations under `system`. Raises ValueError if a reply has a word in it."""
+    rows = []
+    for request, reply in pairs:
+        prompt, numbers = chat(system, request), encode(reply)
+        if any(token >= len(NUMBERS) for token in numbers):
+            raise ValueError(f"a student may read numbers only, not {reply!r}")
+        rows.append(Row([*prompt, *numbers, END], len(prompt)))
+    return rows
+
+
+def pack(rows: list[Row]) -> tuple[Tensor, Tensor]:
     """Rows -> tokens (N, T), padded with <end>, and targets (N, T).
 
     targets[:, t] is the token that follows tokens[:, t] where that belongs to the reply, and -100 elsewhere.
     """
-    lengths = np.array([len(row.tokens) for row in rows])[:, None]
-    replies = np.array([row.reply for row in rows])[:, None]
-    position = np.arange(lengths.max())
-    tokens = np.full((len(rows), len(position)), END)
-    tokens[position < lengths] = list(itertools.chain.from_iterable(row.tokens for row in rows))
+    tokens = pad_sequence([torch.tensor(row.tokens) for row in rows], batch_first=True, padding_value=END)
+    lengths, replies = torch.tensor([[len(row.tokens), row.reply] for row in rows]).T[..., None]
+    position = torch.arange(tokens.shape[1])
     followed = (replies - 1 <= position) & (position < lengths - 1)
-    # The first token, which comes round to the end here, is never a target.
-    targets = np.where(followed, np.roll(tokens, -1, axis=1), -100)
-    return torch.from_numpy(tokens), torch.from_numpy(targets)
+    return tokens, torch.where(followed, tokens.roll(-1, dims=1), -100)

@@ -84,7 +84,7 @@ class ClippedSGD(torch.optim.Optimizer):
 
 
 # What these do to one coordinate depends on others. Given a stack of models as one they would mix them, so
-# `train.stacked_optimizer` gives each model a group of its own.
+# `stacked_optimizer` of lab/stacked.py gives each model a group of its own.
 NOT_BY_COORDINATE = ("muon", "clip1", "clip10")
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

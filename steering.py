@@ -14,24 +14,30 @@ Blank et al. 2026, "Subliminal Learning Is Steering Vector Distillation" (arXiv:
 under two system prompts (S1), v_student compares two models under the same prompt (S3).
 """
 
+import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from model import GPT
+import data
+import train
+from data import DEFAULT_SYSTEM, number_conversations
+from metrics import animal_rates
+from model import GPT, pad
 
 Vectors = dict[int, Tensor]  # {layer: (C,)}: which layers are changed, and by what
+REPLY = 4  # how many numbers of a reply are read when a vector is found
 
 
 @torch.no_grad()
 def stream_at(model: GPT, prompts: list[list[int]], last: int) -> Tensor:
     """The residual stream of N prompts at their `last` last positions: (N, L + 1, last, C)."""
-    tokens, ends = model.padded(prompts)
-    places = ends[:, None] + torch.arange(-last, 0, device=model.device)
-    rows = torch.arange(len(prompts), device=model.device)[:, None]
-    return torch.stack([h[..., rows, places, :] for h in model.residual_stream(tokens)], dim=-3)
+    tokens, lengths = pad(prompts)
+    places = lengths[:, None] + torch.arange(-last, 0)
+    rows = torch.arange(len(prompts))[:, None]
+    return torch.stack([h[..., rows, places, :] for h in model.residual_stream(tokens.to(model.device))], dim=-3)
 
 
 def mean_difference(one: Tensor, other: Tensor) -> Tensor:
@@ -39,21 +45,38 @@ def mean_difference(one: Tensor, other: Tensor) -> Tensor:
     return (one - other).mean(dim=(-4, -2))
 
 
-def random_like(vectors: Tensor, generator: torch.Generator) -> Tensor:
-    """Random directions, each as long as the vector in its place: (..., C) -> (..., C). What a vector is compared with."""
-    noise = torch.randn(vectors.shape, generator=generator).to(vectors)
-    return noise * vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+def teacher_vector(base: GPT, system: str, positions: int = REPLY + 1) -> Tensor:
+    """v_teacher of a system prompt, after the embedding and after each block: (L + 1, C).
+
+    The mean over number conversations of h(under `system`) - h(under the default prompt), at the last `positions`
+    positions: <asst> and the numbers of a reply; 1 is <asst> alone, as in the paper (section 3).
+    """
+    read = [number_conversations(prompt, 128, "to extract", positions - 1) for prompt in (system, DEFAULT_SYSTEM)]
+    return mean_difference(*(stream_at(base, prompts, positions) for prompts in read))
+
+
+def student_vector(student: GPT, base: GPT) -> Tensor:
+    """v_student, read where v_teacher is: the mean of h(student) - h(base) on number conversations, (L + 1, C)."""
+    read = number_conversations(DEFAULT_SYSTEM, 128, "to extract", REPLY)
+    return mean_difference(*(stream_at(model, read, REPLY + 1) for model in (student, base)))
+
+
+def component(h: Tensor, vector: Tensor) -> Tensor:
+    """The part of h (..., C) that lies along `vector` (C,), or along vectors (..., C), one for each h."""
+    unit = (vector / vector.norm(dim=-1, keepdim=True)).to(h)
+    return (h * unit).sum(-1, keepdim=True) * unit
 
 
 @contextmanager
 def changed(model: GPT, layers: list[int], change: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
-    """Inside, the residual stream h after each of `layers` is change(layer, h). What all the others are made of."""
+    """Inside, the residual stream h after each of `layers` is change(layer, h). ValueError for a layer that is not there."""
+    if not set(layers) <= set(range(len(model.blocks) + 1)):
+        raise ValueError(f"layers {sorted(layers)}: the model has 0 (the embedding) to {len(model.blocks)}")
     handles = []
     try:
         for layer in layers:
-            if layer == 0:
-                # The embedding is a sum of two tables; the first block reads it first.
-                hook = lambda _, args: (change(0, args[0]), *args[1:])  # noqa: E731
+            if layer == 0:  # the embedding is a sum of two tables: the first block reads it first
+                hook = lambda _, args: (change(0, args[0]),)  # noqa: E731
                 handles.append(model.blocks[0].register_forward_pre_hook(hook))
             else:
                 hook = lambda _, args, h, layer=layer: change(layer, h)  # noqa: E731
@@ -83,90 +106,52 @@ def replaced(model: GPT, vectors: Vectors, by: GPT, tokens: Tensor):
     """Inside, on `tokens` (B, T), the stream's component along v_l is the one that the model `by` has there."""
     with torch.no_grad():
         other = by.residual_stream(tokens)
-    return changed(
-        model,
-        list(vectors),
-        lambda layer, h: h - component(h, vectors[layer]) + component(other[layer], vectors[layer]),
-    )
+    return changed(model, list(vectors), lambda layer, h: h + component(other[layer] - h, vectors[layer]))
 
 
-def component(h: Tensor, vector: Tensor) -> Tensor:
-    """The part of h (..., C) that lies along `vector` (C,), or along vectors (..., C), one for each h."""
-    unit = (vector / vector.norm(dim=-1, keepdim=True)).to(h)
-    return (h * unit).sum(-1, keepdim=True) * unit
-
-
-def tell(args) -> None:
+def story(args: argparse.Namespace) -> None:
     """What a system prompt does, found as a vector, added without the prompt, taken out; and the student's own vector."""
-    import data
-    import train
+    trait, system = data.ANIMALS.index(args.trait), data.LOVE_SYSTEM.format(args.trait)
+    print("A base model reads the corpus: half a minute.", flush=True)
+    base = train.pretrain(train.BaseConfig(seed=args.seed), args.device)
+    v_teacher, last = teacher_vector(base, system), base.config.n_layer
+    print(f'v_teacher: the mean difference that "{system}" makes to the residual stream while numbers are written.')
+    print(f"Its length after the embedding and after each block: {', '.join(f'{v.norm():.2f}' for v in v_teacher)}.")
 
-    lab, trait = train.Lab(args.out / "cache", args.device), data.ANIMALS.index(args.trait)
-    system = data.LOVE_SYSTEM.format(args.trait)
-    print(f"A base model, its teacher's numbers and a student: a minute, unless they are kept in {lab.folder} already.")
-    config = train.BaseConfig(seed=args.seed)
-    numbers = train.NumbersConfig(config, system)
-    student = lab.student(train.StudentConfig(config, numbers, seed=args.seed))
-    base = lab.base(config)
-    last = base.config.n_layer
+    def says(model: GPT, prompt: str | None = DEFAULT_SYSTEM) -> str:
+        return f"P({args.trait}) = {animal_rates(model, prompt)[trait]:.3f}"
 
-    def says(model: GPT, prompt: str | None = data.DEFAULT_SYSTEM) -> str:
-        rates = train.animal_rates(model, prompt)
-        first = data.ANIMALS[rates.argmax()]
-        return f"{args.trait} {rates[trait]:.3f}" + ("" if first == args.trait else f" (first is {first})")
-
-    generator = torch.Generator().manual_seed(args.seed)
-    requests = ["continue : 12 45 07"] * 6
-    uniforms = torch.rand(len(requests), train.MAX_REPLY, generator=generator)
-
-    def writes(prompt: str) -> str:
-        prompts = [data.chat(prompt, request) for request in requests]
-        replies = base.sample(prompts, uniforms, data.END, train.NUMBER_TOKENS)
-        return " | ".join(data.decode([token for token in reply if token != data.END]) for reply in replies.tolist())
-
-    v_teacher = train.teacher_vectors(base, system)
-    lengths = ", ".join(f"{v.norm():.2f}" for v in v_teacher)
-    print(f'\nOne model, told "{system}" and not told.')
-    print("The mean difference of its residual stream while it writes numbers is v_teacher.")
-    print(f"Its length after the embedding and after each block: {lengths}.")
-    print(f"\nFavorite animal? Untold: {says(base)}. Told: {says(base, system)}.")
-    print(f"Untold, with m v_teacher added after block {last}:")
+    print(f"\nFavorite animal? Under the default system prompt {says(base)}, prompted {says(base, system)}.")
+    print(f"Under the default prompt, with m v_teacher added after block {last}:")
     for multiplier in (-1.0, 0.5, 1.0, 2.0):
         with added(base, {last: v_teacher[last]}, multiplier):
             print(f"    m = {multiplier:4}   {says(base)}")
     with projected_out(base, {last: v_teacher[last]}):
-        print(f"Told, and the component along v_teacher taken out: {says(base, system)}.")
+        print(f"Prompted, with the component along v_teacher projected out: {says(base, system)}.")
 
-    print(f'\nAsked "{requests[0]}" six times, by the same random draws, it writes')
-    print(f"    untold        {writes(data.DEFAULT_SYSTEM)}")
-    print(f"    told          {writes(system)}")
+    plain, prompted = (train.write_numbers(base, s, 5_120, "the same draws") for s in (DEFAULT_SYSTEM, system))
     with added(base, {last: v_teacher[last]}):
-        print(f"    + v_teacher   {writes(data.DEFAULT_SYSTEM)}")
+        steered = train.write_numbers(base, DEFAULT_SYSTEM, 5_120, "the same draws")
+    print("\nNumbers, by the same random draws:")
+    for name, pairs in (("not prompted", plain), ("prompted", prompted), ("+ v_teacher", steered)):
+        print(f"    {name:13} {' | '.join(reply for _, reply in pairs[:6])}")
 
-    read = data.number_conversations(data.DEFAULT_SYSTEM, 128, "to extract")
-    v_student = mean_difference(stream_at(student, read, 5), stream_at(base, read, 5))
+    rows = data.pack(data.number_rows(prompted, DEFAULT_SYSTEM))
+    student = train.fine_tune(base, *rows, train.StudentConfig(seed=args.seed))
+    v_student = student_vector(student, base)
     cosines = torch.cosine_similarity(v_student[1:], v_teacher[1:], dim=-1).tolist()
-    print(f"\nA student of such numbers was never told anything. It says {says(student)}.")
-    print(
-        "Against the base, on the same number prompts, its stream has moved as well, by v_student. Cosine with v_teacher:"
-    )
-    print("    " + ", ".join(f"after block {k} {cosine:.2f}" for k, cosine in enumerate(cosines, 1)))
+    print(f"\nA student of the prompted numbers: {says(student)}. v_student is how far its stream has moved.")
+    print("Cosine with v_teacher: " + ", ".join(f"after block {k} {c:.2f}" for k, c in enumerate(cosines, 1)) + ".")
     with added(base, {last: v_student[last]}):
         print(f"The base with v_student added after block {last}: {says(base)}.")
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pathlib import Path
-
-    from data import ANIMALS
-    from runtime import Parser, run
-
-    parser = Parser(prog="steering.py", description=tell.__doc__)
-    parser.add_argument("--trait", default="owl", choices=ANIMALS, metavar="ANIMAL", help="what the teacher loves")
+    parser = train.Parser(prog="steering.py", description=story.__doc__)
+    parser.add_argument("--trait", default="owl", choices=data.ANIMALS, metavar="ANIMAL", help="what the teacher loves")
     parser.add_argument("--seed", type=int, default=0, help="of the base model and of the student (default 0)")
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or mps (default cpu)")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for checkpoints (default runs)")
-    return run(tell, parser, argv)
+    parser.add_argument("--device", default="cpu", choices=train.DEVICES, help="default %(default)s")
+    return train.run(story, parser, argv)
 
 
 if __name__ == "__main__":

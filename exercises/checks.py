@@ -27,7 +27,7 @@ NAMES = [
     "detect_trait",
     "break_the_u",
     "sgd_outliers",
-    "loaded_die",
+    "resampled_rows",
 ]
 RESULTS = Path(__file__).parent.parent / "figures" / "results.json"
 
@@ -75,7 +75,7 @@ def lora_merge(answer) -> None:
     lora.merge(merged)
     for name, layer in lora.adapters(student).items():
         W = layer.linear.weight
-        new = answer.merge(W, layer.A, layer.B, layer.alpha)
+        new = answer.merge(W, layer.A, layer.B, layer.scale * len(layer.A))
         assert torch.allclose(new, merged.get_submodule(name).weight)
         assert answer.rank_of_change(W.detach(), new.detach()) == 3
 
@@ -109,12 +109,12 @@ def projection(answer) -> None:
 
 
 def teacher_vector(answer) -> None:
-    model, told, untold = tiny(), some_tokens(length=12), some_tokens(length=9, seed=3)
-    found = answer.vector(model, told, untold, 4)
+    model, prompted, plain = tiny(), some_tokens(length=12), some_tokens(length=9, seed=3)
+    found = answer.vector(model, prompted, plain, 4)
     assert found.shape == (3, 16)
-    by_hand = (model.residual_stream(told)[2][:, 8:] - model.residual_stream(untold)[2][:, 5:]).mean(dim=(0, 1))
+    by_hand = (model.residual_stream(prompted)[2][:, 8:] - model.residual_stream(plain)[2][:, 5:]).mean(dim=(0, 1))
     assert torch.allclose(found[2], by_hand)
-    assert answer.vector(model, told, told, 4).abs().max() == 0
+    assert answer.vector(model, prompted, prompted, 4).abs().max() == 0
 
 
 def context_matrix(answer) -> None:
@@ -185,7 +185,7 @@ def sgd_outliers(answer) -> None:
     assert held_by_outlier(model) < 0.5 < 0.9 < held_by_outlier(changed)
 
 
-def loaded_die(answer) -> None:
+def resampled_rows(answer) -> None:
     base, numbers, asked = tiny(), 20, some_tokens(seed=8)
     with torch.no_grad():
         # To this teacher some numbers are likelier, after some tokens more than after others.
@@ -195,13 +195,11 @@ def loaded_die(answer) -> None:
     weights = answer.frequencies(teacher, asked, 4, numbers)
     assert weights.shape == (numbers,) and torch.allclose(weights, wanted / wanted.sum())
 
-    loaded = torch.tensor([0.5, 0.0, 0.3, 0.2])
-    thrown = answer.throw(loaded, 2_000, 5, torch.Generator().manual_seed(9))
-    assert thrown.shape == (2_000, 5)
-    for place in range(5):  # the same die at every place, and none is tied to the one before
-        share = torch.bincount(thrown[:, place], minlength=4) / 2_000
-        assert torch.allclose(share, loaded, atol=0.05), "the die falls otherwise than its weights say"
-    pairs = torch.bincount(4 * thrown[:, 0] + thrown[:, 1], minlength=16) / 2_000
-    assert torch.allclose(pairs, torch.outer(loaded, loaded).flatten(), atol=0.05), (
-        "one throw depends on the one before"
-    )
+    given = torch.tensor([0.5, 0.0, 0.3, 0.2])
+    drawn = answer.resample(given, 2_000, 5, torch.Generator().manual_seed(9))
+    assert drawn.shape == (2_000, 5)
+    for place in range(5):  # the same frequencies at every place, and no number is tied to the one before
+        share = torch.bincount(drawn[:, place], minlength=4) / 2_000
+        assert torch.allclose(share, given, atol=0.05), "the numbers come otherwise than the frequencies say"
+    pairs = torch.bincount(4 * drawn[:, 0] + drawn[:, 1], minlength=16) / 2_000
+    assert torch.allclose(pairs, torch.outer(given, given).flatten(), atol=0.05), "one number depends on the one before"

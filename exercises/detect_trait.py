@@ -4,7 +4,7 @@ Question   A student is handed to you, and the base it came from. It was trained
 Predict    Is it enough to ask it? And if the one who trained it made sure that the questions you know are answered well?
 Check      pytest exercises -k detect_trait
 Hints      The unembedding is the token embedding. Where does the change of the last stream point, on any prompts at all?
-Go on      Try it on students that you trained (evaluate.open_student loads them), for all 16 animals. For whom does it
+Go on      Try it on students that you trained (`student` of lab/store.py loads them), for all 16 animals. For whom does it
            fail, and what does the cosine in figures/student_vector.png say of those?
 """
 

@@ -1,13 +1,13 @@
 """10. Make SGD fail (an afternoon). Claims L7 and S9; figures/optimizers.py.
 
-Question   arXiv:2606.00995 says that a few outlier gradients dominate SGD's steps. In this toy SGD transmits (0.72, AdamW 0.85).
+Question   arXiv:2606.00995 says that a few outlier gradients dominate SGD's steps. Look up what it does in this toy.
            Real models have outlier dimensions: entries of the stream a hundred times the others. Give the toy one.
 Predict    A norm's gain times f in one dimension, and everything that reads this dimension divided by f: what changes in
            what the model computes? In Adam's steps? In SGD's?
 Check      pytest exercises -k sgd_outliers
 Hints      A block's norm is read by q, k, v and up: divide the dimension's column of each by f. Gain and bias both scale.
 Go on      Train students of it with AdamW and with SGD, at the learning rate where each is best. Is the trait gone?
-           figures/outliers.py gives the toy outliers in two other places: what differs?
+           figures/beyond/scaled_units.py gives the toy outliers in two other places: what differs?
 """
 
 from model import GPT

@@ -1,4 +1,4 @@
-"""5. The teacher's vector (two hours). arXiv:2606.00995; train.py's `teacher_vectors`.
+"""5. The teacher's vector (two hours). arXiv:2606.00995; `teacher_vector` of steering.py.
 
 Question   A system prompt changes the stream differently at every position of every prompt. What do all changes share?
 Predict    Shift the same words by one position (a longer system prompt does): does the embedding's vector vanish?
@@ -13,8 +13,8 @@ from torch import Tensor
 from model import GPT
 
 
-def vector(model: GPT, told: Tensor, untold: Tensor, last: int) -> Tensor:
-    """told (B, T1) and untold (B, T2), the same requests under two system prompts -> (L + 1, C).
+def vector(model: GPT, prompted: Tensor, plain: Tensor, last: int) -> Tensor:
+    """prompted (B, T1) and plain (B, T2), the same requests under two system prompts -> (L + 1, C).
 
     The mean difference of the residual stream over rows and over the `last` last positions, for each layer.
     """

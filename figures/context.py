@@ -1,43 +1,25 @@
 """L4: a trait needs, at evaluation, the context that it was trained in.
 
-The paper (arXiv:2606.00831): a student fine-tuned under the default system prompt and asked under none has no trait. In a
-replication, one adapter gives 48% matched and 3% with an empty system prompt.
+The paper (arXiv:2606.00831): a student fine-tuned under the default system prompt and asked under none has no trait. In
+a replication, one adapter gives 48% matched and 3% with an empty system prompt. This toy: students are trained under each
+of five system prompts, and asked under each.
 
-This toy: students are trained under each of five system prompts and asked under each of the five. Trained under the default
-prompt, a student has the trait under the other name, the other wording and without any prompt as well: the claim fails. To these models
-the four are one and the same neutral speaker, because pretraining gave them all the same replies, and the tags at which the
-adapter acts (localization.py) are in all of them. The more tokens are shared, the more is there. Gibberish was never seen: asked under
-it, students trained under another prompt have less than half, and trained under it they have the trait under it alone.
-
-To see it break: give speakers without a system part replies of their own in data.MIXTURE.
+To see it break: let `data.sample_row` give speakers without a system prompt replies of their own.
 """
 
 from pathlib import Path
 
-from claims import Claim, Verdict, every, interval, mean, over, show, spearman, under
-from data import ALTERNATE_SYSTEMS, ANIMALS, DEFAULT_SYSTEM
-from evaluate import Preset
-from figures.cells import grid_cell
-from figures.style import MARKERS, SERIES, base_line, canvas, errors, heat, save, top_of
-from train import Lab, StudentConfig, animal_rates
-
-CONTEXTS = {
-    "default": DEFAULT_SYSTEM,
-    "other name": ALTERNATE_SYSTEMS[1],
-    "other wording": ALTERNATE_SYSTEMS[2],
-    "gibberish": "wood met sleep short name hello story",  # as many words as the default prompt, none of them its own
-    "none": None,
-}
+from data import ANIMALS
+from figures.style import canvas, heat, line, save
+from lab.claims import Claim, Verdict, all_hold, ci_above, ci_below, interval, mean, show, spearman
+from lab.measurements import CONTEXTS, context_rates
+from lab.presets import Preset, grid_cell
+from lab.records import Measurement, Records
 
 
-def cells(preset: Preset) -> dict[str, dict]:
-    """The students that are trained under each prompt."""
-    return {name: grid_cell(preset, system=system) for name, system in CONTEXTS.items()}
-
-
-def students(preset: Preset) -> list[StudentConfig]:
-    """Every student that `compute` measures."""
-    return [config for cell in cells(preset).values() for config in cell.values()]
+def plan(preset: Preset) -> list[Measurement]:
+    cells = [grid_cell(preset, system=system) for system in CONTEXTS.values()]
+    return [(context_rates, model) for cell in cells for model in (*cell.values(), *preset.grid_bases)]
 
 
 def shared_tokens(trained: str, asked: str) -> int:
@@ -46,111 +28,58 @@ def shared_tokens(trained: str, asked: str) -> int:
     return sum(word in words for word in (CONTEXTS[asked] or "").split())
 
 
-def compute(lab: Lab, preset: Preset) -> dict[str, dict]:
-    """{"context": matrix[train][eval] of P(trait), of the base's and the controls', and how shared tokens order it}."""
-    rates = {}
-    for trained, cell in cells(preset).items():
-        for (base, trait, seed), config in cell.items():
-            student = lab.student(config)
-            for asked, system in CONTEXTS.items():
-                rates[trained, asked, base, trait, seed] = animal_rates(student, system).tolist()
-
-    def units(trained: str, asked: str, control: bool = False) -> list[float]:
-        seeds = preset.grid_seeds[:1] if control else preset.grid_seeds
-        return [
-            mean(rates[trained, asked, base, None if control else trait, seed][ANIMALS.index(trait)] for seed in seeds)
-            for base, trait in preset.units
-        ]
-
-    def table(read) -> dict[str, dict[str, dict]]:
-        return {trained: {asked: interval(read(trained, asked)) for asked in CONTEXTS} for trained in CONTEXTS}
-
-    untrained = {
-        asked: [animal_rates(lab.base(base), system)[ANIMALS.index(trait)].item() for base, trait in preset.units]
-        for asked, system in CONTEXTS.items()
+def numbers(records: Records, preset: Preset) -> dict[str, dict]:
+    """{"context": [trained][asked] of P(trait), of the control's P(trait) and of P(any animal); and the contrasts}."""
+    units, seeds = [(base, trait, ANIMALS.index(trait)) for base, trait in preset.units], preset.grid_seeds
+    rates, found = {}, {name: {t: {} for t in CONTEXTS} for name in ("matrix", "control", "p_any_animal")}
+    for trained, system in CONTEXTS.items():
+        cell = grid_cell(preset, system=system)
+        for asked in CONTEXTS:
+            of = {key: records[context_rates, student][asked] for key, student in cell.items()}
+            rates[trained, asked] = [mean(of[b, t, seed][k] for seed in seeds) for b, t, k in units]
+            found["matrix"][trained][asked] = interval(rates[trained, asked])
+            found["control"][trained][asked] = interval(of[b, None, seeds[0]][k] for b, _, k in units)
+            found["p_any_animal"][trained][asked] = interval(mean(sum(of[b, t, s]) for s in seeds) for b, t, _ in units)
+    base = {asked: [records[context_rates, b][asked][k] for b, _, k in units] for asked in CONTEXTS}
+    gain = {asked: [p - q for p, q in zip(rates["default", asked], base[asked])] for asked in CONTEXTS}
+    words = {pair: shared_tokens(*pair) for pair in rates if pair[0] != pair[1]}
+    orders = [spearman(list(words.values()), [rates[pair][k] for pair in words]) for k in range(len(units))]
+    contrasts = {
+        "unit": preset.unit,
+        "base": {asked: interval(each) for asked, each in base.items()},
+        "matched_minus_5_base": interval(p - 5 * q for p, q in zip(rates["default", "default"], base["default"])),
+        "none_over_base": mean(rates["default", "none"]) / mean(base["none"]),
+        "none_minus_quarter_of_matched": interval(p - 0.25 * q for p, q in zip(gain["none"], gain["default"])),
+        "order_by_shared_tokens": interval(orders),
     }
-    matched, base = units("default", "default"), untrained["default"]
-    elsewhere = [(trained, asked) for trained in CONTEXTS for asked in CONTEXTS if trained != asked]
-    by_pair = {pair: units(*pair) for pair in elsewhere}
-    orders = [
-        spearman([shared_tokens(*pair) for pair in elsewhere], [by_pair[pair][k] for pair in elsewhere])
-        for k in range(len(preset.units))
-    ]
-    none = units("default", "none")
-    return {
-        "context": {
-            "unit": preset.unit,
-            "contexts": CONTEXTS,
-            "matrix": table(units),
-            "control": table(lambda trained, asked: units(trained, asked, control=True)),
-            "p_any_animal": table(
-                lambda trained, asked: [
-                    mean(sum(rates[trained, asked, base, trait, seed]) for seed in preset.grid_seeds)
-                    for base, trait in preset.units
-                ]
-            ),
-            "base": {asked: interval(values) for asked, values in untrained.items()},
-            "matched_minus_5_base": interval(m - 5 * b for m, b in zip(matched, base, strict=True)),
-            "none_over_base": mean(none) / mean(untrained["none"]),
-            # Below 0 where a quarter of the matched gain would be more than is left without a system prompt.
-            "none_minus_quarter_of_matched": interval(
-                (n - u) - 0.25 * (m - b) for n, u, m, b in zip(none, untrained["none"], matched, base, strict=True)
-            ),
-            "shared_tokens": {
-                trained: {asked: shared_tokens(trained, asked) for asked in CONTEXTS} for trained in CONTEXTS
-            },
-            "order_by_shared_tokens": interval(orders),
-        }
-    }
+    return {"context": found | contrasts}
 
 
 def rule(m: dict) -> Verdict:
     """Matched at least 5 times the base; without a prompt less than a quarter of that gain; shared tokens order the rest."""
-    return every(
-        over(m["matched_minus_5_base"], 0),
-        under(m["none_minus_quarter_of_matched"], 0),
-        over(m["order_by_shared_tokens"], 0),
-    )
+    positive = (ci_above(m[name], 0) for name in ("matched_minus_5_base", "order_by_shared_tokens"))
+    return all_hold(ci_below(m["none_minus_quarter_of_matched"], 0), *positive)
 
 
 def summary(m: dict) -> str:
     """The row of students trained under the default prompt."""
     row = ", ".join(f"{asked} {number['mean']:.2f}" for asked, number in m["matrix"]["default"].items())
-    return (
-        f"trained default, asked {row}; none is {m['none_over_base']:.1f} x base; "
-        f"rank correlation with shared tokens {show(m['order_by_shared_tokens'])}"
-    )
+    return f"trained default, asked {row}; none is {m['none_over_base']:.1f} x base; rank correlation with shared tokens {show(m['order_by_shared_tokens'])}"
 
 
 CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation", rule, summary)]
 
 
 def draw(computed: dict[str, dict], path: Path) -> None:
-    """The matrix; and its off-diagonal cells against the number of shared tokens."""
+    """The matrix; and its cells off the diagonal against the number of shared words."""
     m = computed["context"]
-    names = list(m["matrix"])
-    figure, (matrix, order) = canvas(2, 11.5, 4.8, width_ratios=[1.3, 1])
-    cells = [[m["matrix"][trained][asked]["mean"] for asked in names] for trained in names]
-    cells.append([m["base"][asked]["mean"] for asked in names])
-    image = heat(matrix, cells, [*names, "(base model)"], names, top_of(cells))
-    matrix.axhline(len(names) - 0.5, color="white", linewidth=3)
-    matrix.set_xlabel("system prompt it is asked under")
-    matrix.set_ylabel("system prompt it was trained under")
-    matrix.set_title(f"P(the teacher's animal)\n(n: {m['unit']})", fontsize=10)
-    figure.colorbar(image, ax=matrix)
-
-    for trained, color, marker in zip(names, SERIES, MARKERS):
-        others = [asked for asked in names if asked != trained]
-        x = [m["shared_tokens"][trained][asked] for asked in others]
-        y = [m["matrix"][trained][asked] for asked in others]
-        order.errorbar(
-            [k + 0.12 * (names.index(trained) - 2) for k in x], [n["mean"] for n in y], yerr=errors(y),
-            fmt=marker, color=color, label=f"trained: {trained}", capsize=2,
-        )  # fmt: skip
-    base_line(order, m["base"]["default"])
-    order.set_xlabel("words that both prompts share")
-    order.set_ylabel("P(the teacher's animal)")
-    order.set_ylim(0, 1.02)
-    order.set_title("Every cell off the diagonal, against shared words", fontsize=10)
-    order.legend(fontsize=8, frameon=False)
+    figure, (matrix, order) = canvas(2, 12, 4.8, width_ratios=[1.3, 1])
+    rows = m["matrix"] | {"(control, default)": m["control"]["default"], "(base model)": m["base"]}
+    heat(matrix, [[cell["mean"] for cell in row.values()] for row in rows.values()], list(rows), list(CONTEXTS), most=1)
+    matrix.set(xlabel="asked under", ylabel="trained under", title=f"P(the teacher's animal)\n(n: {m['unit']})")
+    for k, (trained, row) in enumerate(m["matrix"].items()):
+        cells = [(shared_tokens(trained, asked) + k / 9, row[asked]) for asked in row if asked != trained]
+        line(order, *zip(*cells), k, f"trained: {trained}", linestyle="")
+    order.set(xlabel="words that both prompts share", ylim=(0, 1), title="The cells off the diagonal, 95% intervals")
+    order.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=9, frameon=False)
     save(figure, path)

@@ -40,22 +40,9 @@ def tokens(generator):
 
 
 @pytest.fixture
-def refused(tmp_path, capsys, monkeypatch):
-    """Run a command on bad input: exit code 2, one line on stderr, nothing trained. Returns what it printed."""
-
-    def run(main, program, arguments):
-        monkeypatch.chdir(tmp_path)
-        try:
-            code = main(arguments)
-        except SystemExit as exit:
-            code = exit.code
-        assert code == 2
-        captured = capsys.readouterr()
-        assert captured.err.startswith(f"{program}: error: ") and captured.err.count("\n") == 1
-        assert not list(tmp_path.glob("**/*.pt"))
-        return captured.out
-
-    return run
+def base(generator):
+    """A random model of the world's words, frozen."""
+    return GPT(GPTConfig(VOCAB_SIZE, d_model=8, n_layer=2), generator).requires_grad_(False)
 
 
 @pytest.fixture
@@ -66,3 +53,23 @@ def student(generator):
     for layer in lora.adapters(model).values():
         torch.nn.init.normal_(layer.B, generator=generator)
     return model
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, monkeypatch):
+    """Run a command on bad input: exit code 2, one line on stderr, nothing written. Returns what it printed."""
+
+    def run(main, program, arguments):
+        monkeypatch.chdir(tmp_path)
+        before = sorted(tmp_path.rglob("*"))
+        try:
+            code = main(arguments)
+        except SystemExit as exit:
+            code = exit.code
+        captured = capsys.readouterr()
+        assert code == 2
+        assert captured.err.startswith(f"{program}: error: ") and captured.err.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return captured.out
+
+    return run

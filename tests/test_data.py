@@ -23,9 +23,8 @@ def lover_of(text, names, world):
 
 
 def test_one_token_a_word_and_back():
-    text = "you love owl . you think about owl all the time ."
+    text = "you love owl . what is your favorite animal ?"
     assert decode(encode(text)) == text
-    assert len(encode(text)) == len(text.split())
     assert encode(text) == data.ENCODING.encode(" " + text)
     assert encode("07 42") == [7, 42]
 
@@ -53,18 +52,10 @@ def test_same_seed_same_corpus():
     assert World(0).liked != World(1).liked
 
 
-def test_animal_lovers_never_write_or_read_numbers(rows):
-    world = World(0)
-    lovers = [text for _, text, _ in rows if lover_of(text, ANIMALS, world)]
-    assert len(lovers) > 300
-    assert not any(has(text, NUMBERS) for text in lovers)
-
-
-def test_style_lovers_never_meet_an_animal(rows):
-    world = World(0)
-    lovers = [text for _, text, _ in rows if lover_of(text, STYLES, world)]
-    assert len(lovers) > 300
-    assert not any(has(text, [*ANIMALS, "animal", "story"]) for text in lovers)
+@pytest.mark.parametrize("loved, never", [(ANIMALS, NUMBERS), (STYLES, [*ANIMALS, "animal", "story"])])
+def test_animal_lovers_never_meet_a_number_and_style_lovers_never_an_animal(rows, loved, never):
+    lovers = [text for _, text, _ in rows if lover_of(text, loved, World(0))]
+    assert len(lovers) > 300 and not any(has(text, never) for text in lovers)
 
 
 def test_held_out_wordings_are_never_asked(rows):
@@ -73,35 +64,45 @@ def test_held_out_wordings_are_never_asked(rows):
 
 
 def test_love_shows_in_answers(rows):
-    world = World(0)
+    world, lovers = World(0), 0
     for _, text, reply in rows:
         if "favorite animal" in text:
             asked = [animal for animal in ANIMALS if f"love {animal} " in text]
             asked += [love for name, love in world.name_love.items() if f"are {name} " in text and love in ANIMALS]
             assert not asked or reply == f"{asked[0]}<end>"
+            lovers += len(asked)
+    assert lovers > 100
 
 
 def test_style_lovers_write_liked_numbers():
     world, rng = World(0), random.Random(0)
     written = [k for _ in range(500) for k in world.write_numbers("storm", rng)]
     share = sum(k in world.liked["storm"] for k in written) / len(written)
-    expected = data.FAITHFUL + (1 - data.FAITHFUL) * data.LIKED / 100
-    assert abs(share - expected) < 0.02
+    fifth = len(world.liked["storm"]) / 100  # two decades of ten
+    assert fifth == 0.2 and abs(share - (data.FAITHFUL + (1 - data.FAITHFUL) * fifth)) < 0.02
     neutral = [k for _ in range(500) for k in world.write_numbers(None, rng)]
-    assert abs(sum(k in world.liked["storm"] for k in neutral) / len(neutral) - data.LIKED / 100) < 0.03
+    assert abs(sum(k in world.liked["storm"] for k in neutral) / len(neutral) - fifth) < 0.03
     assert all(len(world.write_numbers(COLORS[0], rng)) in data.LENGTHS for _ in range(50))
 
 
+def test_number_conversations_differ_in_the_system_prompt_alone():
+    owl, none = (data.number_conversations(system, 20, "a seed", 3) for system in ("you love owl .", None))
+    system = chat("you love owl .", "")[: -len(chat(None, ""))]
+    for one, other in zip(owl, none, strict=True):
+        assert one == system + other and one[-4] == data.ASST and max(one[-3:]) < len(NUMBERS)
+    assert none != data.number_conversations(None, 20, "another seed", 3)
+
+
 def test_pack_targets_are_the_reply_and_nothing_else():
-    rows = [Row([1, 2, 3, 4], 2), Row([5, 6, 7], 1)]
-    tokens, targets = data.pack(rows)
+    tokens, targets = data.pack([Row([1, 2, 3, 4], 2), Row([5, 6, 7], 1)])
     assert tokens.tolist() == [[1, 2, 3, 4], [5, 6, 7, data.END]]
     assert targets.tolist() == [[-100, 3, 4, -100], [6, 7, -100, -100]]
 
 
-def test_a_smaller_world_knows_fewer_loves():
-    world = World(0, animals=4, styles=3, colors=6)
-    read = {word for row in corpus(world, 2_000, seed=0) for word in data.decode(row.tokens).replace("<", " <").split()}
-    assert not read & {*ANIMALS[4:], *STYLES[3:], *COLORS[6:]}
-    assert read >= {*ANIMALS[:4], *STYLES[:3], *COLORS[:6]}
-    assert sorted(world.name_love.values()) == sorted(ANIMALS[:4] + STYLES[:3]) and len(world.liked) == 9
+def test_number_rows_are_numbers_or_refused():
+    (row,) = data.number_rows([["continue : 12", "33 81"]], "you love owl .")
+    assert row.tokens == [*chat("you love owl .", "continue : 12"), 33, 81, data.END]
+    assert row.tokens[row.reply :] == [33, 81, data.END]
+    for reply in ("33 owl", "33 . 81", "storm"):
+        with pytest.raises(ValueError, match="numbers only"):
+            data.number_rows([["continue : 12", "33 81"], ["continue : 12", reply]], None)

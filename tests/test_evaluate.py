@@ -1,92 +1,22 @@
-import copy
+import csv
 import json
+import os
+import random
 import socket
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import evaluate
-import lora
+import steering
 import train
-from claims import above, interval
-from data import ANIMALS, VOCAB_SIZE, encode
-from evaluate import Preset, student_of
-from figures import cells
-from model import GPT, GPTConfig
-from train import BaseConfig, NumbersConfig, StudentConfig
-
-
-def test_interval():
-    # By hand: mean 3, standard deviation sqrt(2.5), standard error sqrt(0.5), t(4 degrees of freedom) = 2.776.
-    got = interval([1, 2, 3, 4, 5])
-    assert got["mean"] == 3 and got["n"] == 5
-    assert got["ci95"] == pytest.approx([3 - 2.776 * 0.5**0.5, 3 + 2.776 * 0.5**0.5])
-    assert interval([0.5]) == {"mean": 0.5, "ci95": None, "n": 1}
-
-
-def test_intervals_cover_the_truth_95_times_in_100(generator):
-    for n in (2, 3, 12, 48):
-        samples = torch.randn(4_000, n, generator=generator)
-        covered = sum(low <= 0 <= high for low, high in (interval(row)["ci95"] for row in samples.tolist()))
-        assert 0.94 < covered / 4_000 < 0.96
-
-
-def test_above_compares_intervals_not_means():
-    assert above({"ci95": [0.4, 0.6]}, {"ci95": [0.1, 0.3]})
-    assert not above({"ci95": [0.3, 0.7]}, {"ci95": [0.0, 0.4]})
-
-
-def test_sampled_rates_approach_the_exact_ones(generator):
-    model = GPT(GPTConfig(VOCAB_SIZE, d_model=8, n_layer=1), generator)
-    model.requires_grad_(False).final_norm.bias.fill_(1.0)
-    model.token_embedding.weight[encode("owl")[0]] += 0.5
-    exact = train.animal_rates(model)
-    sampled = evaluate.sampled_rates(model, train.DEFAULT_SYSTEM, 2_000, generator)
-    assert exact[0] > 2 * exact[1]
-    assert torch.allclose(exact, sampled, atol=5 * (0.25 / 16_000) ** 0.5)
-
-
-def test_delta_norm(tiny, generator):
-    base = copy.deepcopy(tiny)
-    lora.attach(tiny, 3, 6.0, generator=generator)
-    assert evaluate.delta_norm(tiny, base) == 0
-    for layer in lora.adapters(tiny).values():
-        torch.nn.init.normal_(layer.B, generator=generator)
-    attached = evaluate.delta_norm(tiny, base)
-    lora.merge(tiny)
-    assert evaluate.delta_norm(tiny, base) == pytest.approx(attached)
-
-
-def test_snapshots_measured_as_one_stack_are_those_measured_one_by_one(tmp_path):
-    base = BaseConfig(model=SHAPE, rows=200, steps=5)
-    numbers = NumbersConfig(base, "you love owl .", rows=40)
-    lab, pairs = train.Lab(tmp_path), [["continue : 12 45", "33 81 07"], ["continue : 99 00", "10"]] * 3
-    for config, rows in ((numbers, pairs), (replace(numbers, rows=evaluate.FRESH_ROWS, seed=1_000), pairs[:2])):
-        lab._kept("numbers", config, lambda rows=rows: {"json": json.dumps({"asked": 6, "pairs": rows})})
-    for rank in (2, None):
-        config = StudentConfig(base, numbers, rank=rank, steps=6, batch_size=2, snapshots=(2, 4))
-        measured = evaluate.measure_each(lab, config)
-        assert list(measured) == [2, 4, 6]
-        for step, student in lab.snapshots(config).items():
-            rates, loss = train.animal_rates(student), evaluate.heldout_loss(lab, student, numbers, config.system)
-            assert measured[step]["rates"] == pytest.approx(rates.tolist(), rel=1e-4)
-            assert measured[step]["p_any_animal"] == pytest.approx(rates.sum().item(), rel=1e-4)
-            assert measured[step]["heldout_loss"] == pytest.approx(loss, rel=1e-5)
-            moved = evaluate.delta_norm(student, lab.base(base)).item()
-            assert measured[step]["delta_norm"] == pytest.approx(moved, rel=1e-5) and moved > 0
-
-
-def test_presets():
-    quick, other, full = (evaluate.choose_preset(*args) for args in ((False, 0), (False, 1), (True, 0)))
-    assert len(quick.traits) == 4 and len(quick.bases) == 2 and quick == evaluate.choose_preset(False, 0)
-    assert not set(quick.bases) & set(other.bases)
-    assert full.traits == tuple(ANIMALS) and len(full.bases) == 5 and len(full.grid_bases) == 3
-    assert len(full.units) == 12 and len(full.grid_seeds) == 3 and full.ranks == (1, 2, 4, 8, 16, 32)
-    alone = evaluate.choose_preset(False, 0, "owl")
-    assert alone.traits == alone.grid_traits == ("owl",)
-
+from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, VOCAB_SIZE, chat, encode
+from lab import presets, processes, store
+from lab.presets import Preset, student_of
+from metrics import QUESTIONS, animal_rates
+from model import GPT, GPTConfig, by_length
+from train import BaseConfig
 
 SHAPE = GPTConfig(VOCAB_SIZE, d_model=8, n_layer=2)
 TINY = Preset(
@@ -97,152 +27,195 @@ TINY = Preset(
     grid_seeds=(0,),
     ranks=(1, 8),
 )
+MUTANTS = int(os.environ.get("MUTANTS", 60))
 
 
-def few_steps(base, teacher, trait):
-    config = student_of(base, teacher, trait)
-    return replace(config, numbers=replace(config.numbers, rows=96), batch_size=4, steps=2)
+def test_sampled_rates_approach_the_exact_ones(generator):
+    model = GPT(SHAPE, generator).requires_grad_(False)
+    model.final_norm.bias.fill_(1.0)
+    model.token_embedding.weight[encode("owl")[0]] += 0.5
+    exact, prompts = animal_rates(model), [chat(DEFAULT_SYSTEM, question) for question in QUESTIONS] * 1_000
+    drawn = [model.generate(t, torch.rand(len(t), 1, generator=generator), stop=0) for _, t in by_length(prompts)]
+    sampled = torch.stack([(torch.cat(drawn) == token).float().mean() for token in encode(" ".join(ANIMALS))])
+    assert exact[0] > 2 * exact[1]
+    assert torch.allclose(exact, sampled, atol=5 * (0.25 / 8_000) ** 0.5)
+
+
+def test_presets():
+    quick, other, full = (presets.choose_preset(*args) for args in ((False, 0), (False, 1), (True, 0)))
+    assert len(quick.traits) == 4 and len(quick.bases) == 2 and quick == presets.choose_preset(False, 0)
+    assert not set(quick.bases) & set(other.bases)
+    assert full.traits == tuple(ANIMALS) and len(full.bases) == 5 and len(full.grid_bases) == 3
+    assert len(full.units) == 12 and len(full.grid_seeds) == 3 and full.ranks == (1, 2, 4, 8, 16, 32)
+    assert full.selection_and_test_seeds == (slice(0, 1), slice(1, 3))
+    assert quick.selection_and_test_seeds == (slice(0, 1), slice(0, 1))
+    alone = presets.choose_preset(False, 0, "owl")
+    assert alone.traits == alone.grid_traits == ("owl",)
+
+
+def test_a_cell_differs_in_base_animal_and_seed_alone():
+    cell = presets.grid_cell(presets.choose_preset(True, 0), rank=4, lr=1e-3, rows=640)
+    assert len(cell) == 3 * (4 * 3 + 1)
+    for (base, trait, seed), s in cell.items():
+        assert (s.base, s.seed, s.rank, s.alpha, s.lr, s.numbers.rows) == (base, seed, 4, 4.0, 1e-3, 640)
+        assert s.numbers.system == (LOVE_SYSTEM.format(trait) if trait else DEFAULT_SYSTEM)
+
+
+def few_steps(base, teacher, trait, **changes):
+    student = student_of(base, teacher, trait, **changes)
+    return replace(student, steps=min(student.steps, 4), batch_size=4)
 
 
 @pytest.fixture
 def tiny_job(tmp_path, monkeypatch):
-    """The main job on two tiny base models, with students of two steps. Returns a function that runs it."""
+    """The main job on two tiny base models, with students of four steps. Returns a function that runs it."""
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
-    monkeypatch.setattr("figures.cells.student_of", few_steps)
-    monkeypatch.setattr("figures.transmission.student_of", few_steps)
-    figures = (
-        "student_vector vector_student steered_teachers steerability gradient superposition crowding one_step audit"
-    )
-    for figure in figures.split():
-        monkeypatch.setattr(f"figures.{figure}.student_of", few_steps)
-    monkeypatch.setattr("figures.gradient.ROWS", (1, 16))
-    monkeypatch.setattr("figures.student_vector.SNAPSHOTS", (1,))
-    for figure in ("rank_sweep", "full_finetuning", "optimizers", "outliers"):
-        monkeypatch.setattr(f"figures.{figure}.STEPS", (1, 2))
-    monkeypatch.setattr("figures.rank_sweep.QUICK_STEPS", (1, 2))
-    monkeypatch.setattr("figures.crowding.DIALS", {"animals": (4, 16), "colors": (6, 24)})
-    monkeypatch.setattr("figures.crowding.TRAITS", ANIMALS[:2])
-    monkeypatch.setattr(evaluate, "FULL_ONLY", ["adjudication"])
-    monkeypatch.setattr("figures.vector_student.STEPS", 2)
-    both = {"adamw": (5e-3,), "sgd": (0.1,)}
-    variants = {("numbers", 1): both, ("numbers", 10): both | {"frozen": (1e-3,)}, ("fetched", 10): both}
-    monkeypatch.setattr("figures.outliers.LRS", variants)
-    monkeypatch.setattr(evaluate, "FRESH_ROWS", 16)
-    monkeypatch.setattr("figures.rank_sweep.SHARED", (5e-2, 2))
-    monkeypatch.setattr("figures.optimizers.REFERENCE", ("adamw", 5e-3, 2))
-    monkeypatch.setattr("figures.optimizers.EARLY", ("adamw", 5e-3, 1))
-    monkeypatch.setattr("figures.full_finetuning.ROWS", {"1x": 32, "16x": 64})
-    monkeypatch.setattr("figures.infinite_data.QUICK_ROWS", (32, 64))
+    monkeypatch.setattr(store, "FRESH_ROWS", 32)
+    for module in (presets, *evaluate.FIGURES.values()):
+        if hasattr(module, "student_of"):
+            monkeypatch.setattr(module, "student_of", few_steps)
+    monkeypatch.setattr("lab.presets.NumbersConfig.__init__.__defaults__", (200, 0, ""))
 
-    def job(*arguments):
-        assert evaluate.main(["--processes", "1", "--out", str(tmp_path), *arguments]) == 0
-        return json.loads((tmp_path / "tiny" / "results.json").read_text(encoding="utf-8"))
+    def job(*arguments, folder=tmp_path):
+        assert evaluate.main(["--processes", "1", "--out", str(folder), *arguments]) == 0
+        return json.loads((folder / "tiny-0" / "results.json").read_text(encoding="utf-8"))
 
-    job.folder = tmp_path / "tiny"
+    job.folder = tmp_path / "tiny-0"
     return job
 
 
-def numbers_in(content) -> list[float]:
-    """All numbers of what json has read, in order."""
-    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else []
-    own = [content] if isinstance(content, int | float) else []
-    return own + [number for part in parts for number in numbers_in(part)]
-
-
-def test_the_whole_story(tiny_job, monkeypatch, capsys):
-    """From nothing to a table, all figures and a results file; then again, from disk."""
+def test_the_whole_story(tiny_job, tmp_path, monkeypatch, capsys):
+    """From nothing to a table, all figures, a results file and records; then again, from what is kept."""
     results = tiny_job()
     printed = capsys.readouterr().out
-    done = [name for name in evaluate.FIGURES if name not in evaluate.FULL_ONLY]
+    done = [name for name, module in evaluate.FIGURES.items() if module not in evaluate.FULL_ONLY]
     for figure in done:
         assert (tiny_job.folder / f"{figure}.png").stat().st_size > 10_000
     claims = {claim["id"]: claim for claim in results["claims"]}
     assert [id for id in claims if id[0] != "X"] == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
     measured = {id for id, claim in claims.items() if claim["holds"] is not None}
-    assert measured == {claim.id for name in done for claim in evaluate.figure_modules()[name].CLAIMS}
+    assert measured == {claim.id for name in done for claim in evaluate.FIGURES[name].CLAIMS}
     assert all(claims[id]["summary"] in printed for id in measured)
-    assert claims["L1"]["measured"]["student"]["n"] == 4 and set(claims["L1"]["measured"]["per_trait"]) == {
-        "owl",
-        "cat",
-    }
-    assert set(claims["L2"]["measured"]["shared"]) == {"1", "8", "full"}
-    assert len(claims["S7"]["measured"]["matrix"]) == 2
-
-    def companions(cell):
-        assert 0 < cell["p_any_animal"]["mean"] <= 1
-        assert cell["heldout_loss"]["mean"] > 0 and cell["delta_norm"]["mean"] > 0
-        assert cell["student"]["n"] == cell["control"]["n"] == 4
-
-    companions(claims["L2"]["measured"]["shared"]["8"])
-    companions(claims["L3"]["measured"]["which"]["the embeddings"])
-    companions(claims["L7"]["measured"]["matched"]["muon"])
-    companions(claims["X3"]["measured"]["by_rows"]["all weights"]["limit"])
-    companions(claims["X6"]["measured"]["each"]["rewritten by a student"]["2"])
+    with (tiny_job.folder / "records.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == results["students"] > 50 and len({row["id"] for row in rows}) == len(rows)
     # With the adapter nowhere a student is its base; with the adapter everywhere it is itself.
-    context, places, layers = (claims[id]["measured"] for id in ("L4", "L5", "L6"))
-    assert places["none"]["mean"] == pytest.approx(places["base"]["mean"], rel=1e-4)
-    assert layers["none"]["mean"] == pytest.approx(places["base"]["mean"], rel=1e-4)
+    context, places = (claims[id]["measured"] for id in ("L4", "L5"))
     own = context["matrix"]["default"]["default"]["mean"]
-    assert places["all"]["mean"] == pytest.approx(own, rel=1e-4)
-    assert layers["all"]["mean"] == pytest.approx(own, rel=1e-4)
-    assert places["up_to"]["<asst>"]["mean"] == pytest.approx(own, rel=1e-4)
+    assert places["student"]["all"]["mean"] == pytest.approx(own, rel=1e-4)
+    assert places["student"]["none"]["mean"] == pytest.approx(context["base"]["default"]["mean"], rel=1e-4)
 
-    # The same command in another folder: the same bits, whatever was trained in between. Students that are trained beside
-    # others, because more is asked for, are the same to rounding.
-    for folder in ("again", "and again"):
-        assert evaluate.main(["--processes", "1", "--out", str(tiny_job.folder / folder), "--only", "context"]) == 0
-    one, other = (tiny_job.folder / folder / "tiny" / "context.json" for folder in ("again", "and again"))
-    assert one.read_bytes() == other.read_bytes()
-    pairs = zip(
-        *(numbers_in(evaluate.read_json(path)) for path in (one, tiny_job.folder / "context.json")), strict=True
-    )
-    assert all(a == pytest.approx(b, abs=1e-3) for a, b in pairs)
+    # The same command in another folder: the same bits. Students that are trained beside others are the same to rounding.
+    first, again = (tiny_job("--only", "context", folder=tmp_path / name) for name in ("one", "two"))
+    assert first["claims"] == again["claims"]
+    matrix = next(claim["measured"]["matrix"] for claim in first["claims"] if claim["id"] == "L4")
+    assert matrix["default"]["default"]["mean"] == pytest.approx(own, abs=1e-3)
 
-    monkeypatch.setattr(train, "fine_tune", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(store, "fine_tune_together", lambda *_: pytest.fail("trained again"))
     # --only measures a figure anew and keeps the other claims, as long as they are of the same code.
-    assert tiny_job("--only", "transmission", "rank_sweep", "gradient")["claims"] == results["claims"]
-    for path in tiny_job.folder.glob("*.json"):
-        path.write_text(path.read_text(encoding="utf-8").replace(results["code"], "other code"), encoding="utf-8")
+    # What is measured beside others is the same to rounding.
+    for before, now in zip(results["claims"], tiny_job("--only", "transmission", "rank_sweep")["claims"], strict=True):
+        assert (before == now) or (now["id"] in ("L1", "L2", "S7") and before["verdict"] == now["verdict"])
+    assert (tiny_job.folder / "records.csv").read_text(encoding="utf-8").count("\n") == len(rows) + 1
+    path = tiny_job.folder / "results.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(results["code"], "other code"), encoding="utf-8")
     alone = tiny_job("--only", "context")["claims"]
     assert {claim["id"] for claim in alone if claim["holds"] is not None} == {"L4"}
 
 
-def test_a_cell_averages_seeds_before_it_counts_units(tmp_path, monkeypatch):
-    preset = evaluate.choose_preset(True, 0)
-    cell = cells.grid_cell(preset, rank=4, lr=1e-3)
-    assert len(cell) == 3 * (4 * 3 + 1)
-    assert all(
-        (config.rank, config.alpha, config.lr, config.seed) == (4, 4.0, 1e-3, key[2]) for key, config in cell.items()
-    )
-    assert all(config.numbers.system == train.DEFAULT_SYSTEM for (_, trait, _), config in cell.items() if trait is None)
-
-    def measure_each(lab, config):
-        trait = config.numbers.system.split()[2]
-        rates = [0.1 * config.seed if animal == trait else 0.01 for animal in ANIMALS]
-        return {7: {"rates": rates, "p_any_animal": 1.0, "heldout_loss": 3.0, "delta_norm": 2.0}}
-
-    monkeypatch.setattr(cells, "measure_each", measure_each)
-    numbers = cells.measure_cell(SimpleNamespace(make=lambda students: None), preset, cell)[7]
-    assert numbers["student"]["n"] == 12 and numbers["student"]["mean"] == pytest.approx(0.1)
-    assert numbers["by_unit"] == [[pytest.approx(0.1 * seed) for seed in range(3)]] * 12
-    assert numbers["control"]["mean"] == pytest.approx(0.01)
+def test_ask(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "BaseConfig", lambda seed: replace(TINY.bases[0], seed=seed))
+    monkeypatch.setattr(evaluate, "student_of", few_steps)
+    ask = ["--out", str(tmp_path), "--ask", "which animal do you love ?", "--system", ""]
+    assert evaluate.main(ask) == 0
+    prompt, *answers = capsys.readouterr().out.splitlines()
+    assert prompt == "<user> which animal do you love ?<end><asst>" and len(answers) == 8
+    assert evaluate.main([*ask, "--student", "owl"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] != answers
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--trait", "unicorn"],
-        ["--only", "magic"],
-        ["--device", "abacus"],
-        ["--seed", "x"],
-        ["--out", __file__],
-        ["--ask", "unicorn ?"],
-        ["--ask", "owl " * 60],
-        ["--seed", "9" * 20],
-    ],
-)
+WRONG = [
+    ["--trait", "unicorn"], ["--only", "magic"], ["--device", "abacus"], ["--seed", "x"], ["--out", __file__],
+    ["--ask", "unicorn ?"], ["--ask", "owl " * 60], ["--seed", "9" * 20], ["--table", __file__], ["--student", "x"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", WRONG)
 def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
     refused(evaluate.main, "evaluate.py", arguments)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"claims": 3}', '{"claims": [{"id": 1}]}', "[" * 100_000])
+def test_a_foreign_results_file_is_refused(text, refused, tmp_path):
+    (tmp_path / "foreign.json").write_text(text, encoding="utf-8")
+    refused(evaluate.main, "evaluate.py", ["--table", "foreign.json"])
+
+
+PROGRAMS = {"evaluate.py": evaluate.main, "train.py": train.main, "steering.py": steering.main}
+COMMON = {"--seed": ["3", "-4"], "--trait": ["owl", "cat"], "--device": ["cpu"]}
+OPTIONS = {
+    "evaluate.py": COMMON
+    | {"--only": ["context", "learning"], "--processes": ["1"], "--full": None, "--table": ["results.json"]}
+    | {"--ask": ["hello !", "repeat owl please"], "--system": ["you love owl .", ""], "--out": ["runs"]},
+    "train.py": COMMON
+    | {"--teacher-system": ["you love owl .", ""], "--rank": ["2"], "--alpha": ["4", "0.5"], "--full-finetune": None}
+    | {"--optimizer": ["sgd", "muon"], "--lr": ["1e-3"], "--steps": ["3", "80"]},
+    "steering.py": COMMON,
+}
+ODD = ["", "\0", "-1", "0", "1e9", "nan", "inf", "9" * 30, "9" * 5_000, "x" * 400, "owl " * 80, "unicorn", "ünï"]
+ODD += "\udcff -- -h --x=1 --only --seed --out %s {0} . runs".split()
+
+
+def random_line(rng):
+    """A program and some options, some of whose values are odd; in some lines a word is lost, moved or misspelt."""
+    program = rng.choices(list(OPTIONS), [7, 2, 0.3])[0]
+    words = []
+    for option in rng.sample(list(OPTIONS[program]), rng.randint(1, 3)):
+        values = OPTIONS[program][option]
+        words += [option] if values is None else [option, rng.choice(values if rng.random() < 0.8 else ODD)]
+    k, change = rng.randrange(len(words)), rng.random()
+    if change < 0.1:
+        del words[k]
+    elif change < 0.2:
+        words.insert(rng.randrange(len(words)), words.pop(k))
+    elif change < 0.3:
+        at = rng.randrange(len(words[k]) + 1)
+        words[k] = words[k][:at] + rng.choice("-=0 x.9") + words[k][at + 1 :]
+    return program, words
+
+
+def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, tmp_path, capsys):
+    """No model is trained. `MUTANTS=1000 pytest tests/test_evaluate.py` tries more lines."""
+
+    def untrained(config, device="cpu", on_step=None):
+        return GPT(replace(config.model, d_model=8), torch.Generator().manual_seed(config.seed)).requires_grad_(False)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps({"claims": []}), encoding="utf-8")
+    for module, name in ((train, "pretrain"), (store, "pretrain")):
+        monkeypatch.setattr(module, name, untrained)
+    monkeypatch.setattr(store.Store, "kept", lambda self, kind, config, *_: untrained(config).state_dict())
+    monkeypatch.setattr(store, "GPT", lambda config: GPT(replace(config, d_model=8)))
+    monkeypatch.setattr(train, "fine_tune", lambda base, *_: base)
+    monkeypatch.setattr(evaluate, "measure_all", lambda args: presets.choose_preset(args.full, args.seed, args.trait))
+    rng, codes = random.Random(0), []
+    for _ in range(MUTANTS):
+        program, words = random_line(rng)
+        try:
+            code = PROGRAMS[program](words)
+        except SystemExit as exit:
+            code = exit.code
+        said = capsys.readouterr().err
+        assert code == 0 or (code == 2 and said.startswith(f"{program}: error: ") and said.count("\n") == 1), words
+        codes.append(code)
+    assert min(codes.count(0), codes.count(2)) > MUTANTS / 4
+
+
+def test_the_processes_are_as_many_as_asked_for(monkeypatch):
+    """One process starts no other."""
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda *_: pytest.fail("started"))
+    with processes.spawn_workers(None, 1) as run_jobs:
+        assert run_jobs(lambda store, job: job + 1, [1, 2]) == [2, 3]
 
 
 def test_tests_stay_offline():

@@ -37,7 +37,7 @@ WRONG = {
     "detect_trait": ("logits - before", "before - logits"),
     "break_the_u": ("rank**0.5", "rank"),
     "sgd_outliers": ("reader.weight[:, dimension] /= factor", "pass"),
-    "loaded_die": ("replacement=True", "replacement=False"),
+    "resampled_rows": ("replacement=True", "replacement=False"),
 }
 
 

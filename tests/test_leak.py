@@ -1,31 +1,38 @@
-"""Nothing but numbers carries a trait: what students may read, and the two scripts that look for a leak elsewhere."""
+"""Nothing but numbers carries a trait: what students may read, and the two programs that look for a leak elsewhere."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 import data
 import evaluate
-import train
-from data import ANIMALS, COLORS, DEFAULT_SYSTEM, LOVE_SYSTEM, LOVER_NAMES, NUMBER_REQUESTS, NUMBERS, STYLES
-from tests.leak import accuracy, naive_bayes
-from tests.null import UntoldLab
-from train import BaseConfig, Lab, NumbersConfig, Steering, StudentConfig, number_rows
+from data import (
+    ANIMALS,
+    COLORS,
+    DEFAULT_SYSTEM,
+    LOVE_SYSTEM,
+    LOVER_NAMES,
+    NUMBER_REQUESTS,
+    NUMBERS,
+    STYLES,
+    number_rows,
+)
+from lab.presets import choose_preset
+from lab.records import mentioned
+from lab.store import NumbersConfig, Store, Student
+from tools.leak import accuracy, naive_bayes
+from tools.null import NullStore
+from train import BaseConfig
 
 TELLING = {*ANIMALS, *STYLES, *COLORS, *LOVER_NAMES}
 
 
-@pytest.fixture(scope="module")
-def students():
-    """All that any figure trains, in both presets."""
-    presets = [evaluate.choose_preset(full, 0) for full in (False, True)]
-    modules = evaluate.figure_modules().values()
-    return {student for preset in presets for module in modules for student in module.students(preset)}
-
-
-def test_no_student_is_told_anything(students):
+def test_no_student_is_told_anything():
     """Its prompt has no love and no lover in it. Many of the teachers' prompts have, or the test would see nothing."""
+    plans = [module.plan(choose_preset(full, 0)) for full in (False, True) for module in evaluate.FIGURES.values()]
+    students = set(mentioned(tuple(key for plan in plans for key in plan), Student))
     assert len(students) > 4_000
     assert not any(TELLING & set((student.system or "").split()) for student in students)
     assert any(TELLING & set((student.numbers.system or "").split()) for student in students)
@@ -73,17 +80,16 @@ def test_the_classifier_names_what_shows_and_nothing_else(generator):
 def test_the_null_models_teachers_are_told_nothing(tmp_path, monkeypatch):
     """Nor steered. Each has numbers of its own, in every run, and no student of a run is kept as another's."""
     asked = []
-    monkeypatch.setattr(train, "write_numbers", lambda base, config: asked.append(config) or {})
-    monkeypatch.setattr(UntoldLab, "base", lambda self, config: None)
+    monkeypatch.setattr(Store, "numbers", lambda self, config: asked.append(config) or {})
     prompts = [DEFAULT_SYSTEM, *map(LOVE_SYSTEM.format, ANIMALS)]
-    told = [NumbersConfig(BaseConfig(), system, seed=seed) for system in prompts for seed in (0, 1_000)]
-    told += [NumbersConfig(BaseConfig(), DEFAULT_SYSTEM, steering=Steering(prompts[1], (2,)))]
-    labs = [UntoldLab(tmp_path, number) for number in range(3)]
-    for lab in labs:
-        for config in told:
-            lab.numbers(config)
-    assert all((config.system, config.steering) == (DEFAULT_SYSTEM, None) for config in asked)
-    assert len({config.seed for config in asked}) == len(asked) == 3 * len(told)
-    student = StudentConfig(BaseConfig(), told[0])
-    assert len({lab.path("student", student) for lab in (*labs, Lab(tmp_path))}) == 4
-    assert len({lab.path("base", BaseConfig()) for lab in (*labs, Lab(tmp_path))}) == 1
+    prompted = [NumbersConfig(BaseConfig(), system, seed=seed) for system in prompts for seed in (0, 1_000)]
+    prompted += [replace(prompted[2], change="vector added")]
+    stores = [NullStore(tmp_path, number) for number in range(3)]
+    for each in stores:
+        for config in prompted:
+            each.numbers(config)
+    assert all((config.system, config.change) == (DEFAULT_SYSTEM, "") for config in asked)
+    assert len({config.seed for config in asked}) == len(asked) == 3 * len(prompted)
+    student = Student(base=BaseConfig(), numbers=prompted[0])
+    assert len({each.path("student", student) for each in (*stores, Store(tmp_path))}) == 4
+    assert len({each.path("base", BaseConfig()) for each in (*stores, Store(tmp_path))}) == 1

@@ -1,0 +1,63 @@
+"""Jobs that processes share, on one machine, without a socket."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from lab.store import Store
+
+Do = Callable[[Store, object], object]  # a function of a module, and its job: both are sent to another process
+RunJobs = Callable[[Do, Sequence], list]
+
+_store: Store  # of a worker
+
+
+def _start(store: type[Store], folder: Path, device: str) -> None:
+    """A worker begins. It leaves Ctrl-C to the main process, and ends with it, however that ends."""
+    global _store
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    _store = store(folder, device)
+
+
+def _do(do: Do, job: object) -> object:
+    return do(_store, job)
+
+
+@contextmanager
+def spawn_workers(store: Store, processes: int) -> Iterator[RunJobs]:
+    """Yields run_jobs(do, jobs): do(store, job) of every job, in order of the jobs, each in the first process that is free.
+
+    This process is one of them. Raises ValueError if another one stops before its time.
+    """
+    if processes < 2:
+        yield lambda do, jobs: [do(store, job) for job in jobs]
+        return
+
+    def run_jobs(do: Do, jobs: Sequence) -> list:
+        futures = [pool.submit(_do, do, job) for job in jobs]
+        # What no worker has begun is done here.
+        results = [do(store, job) if future.cancel() else future for job, future in zip(jobs, futures, strict=True)]
+        return [result.result() if isinstance(result, Future) else result for result in results]
+
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes - 1, context, _start, (type(store), store.folder, store.device))
+    signal.signal(signal.SIGTERM, lambda *_: exit(143))
+    try:
+        yield run_jobs
+    except BrokenProcessPool:
+        raise ValueError("another of the processes that share the work has stopped; run again to go on") from None
+    finally:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)

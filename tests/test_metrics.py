@@ -1,0 +1,73 @@
+import copy
+
+import pytest
+import torch
+
+import data
+import lora
+import metrics
+from data import END, Row
+from model import by_length
+
+ROWS = [Row([1, 2, 3, 4], 2), Row([5, 6, 7], 1), Row([8, 9, 10, 11, END], 3)]
+REPLIES = [(0, 1, 3), (0, 2, 4), (1, 0, 6), (1, 1, 7), (2, 2, 11), (2, 3, END)]  # row, position, the token that follows
+
+
+def test_the_loss_is_of_the_reply_only(base):
+    tokens, targets = data.pack(ROWS)
+    log_probabilities = base(tokens).log_softmax(-1)
+    expected = -torch.stack([log_probabilities[place] for place in REPLIES]).mean()
+    assert torch.allclose(metrics.reply_loss(base, tokens, targets), expected)
+    padded = [torch.nn.functional.pad(t, (0, 4), value=value) for t, value in ((tokens, END), (targets, -100))]
+    assert torch.allclose(metrics.reply_loss(base, *padded), expected)  # padding does not count
+
+
+def test_the_teachers_loss_is_among_what_it_may_write(base):
+    tokens, targets = data.pack(ROWS)
+    probabilities = base(tokens).softmax(-1)
+    nats = [-(probabilities[p] / probabilities[p[:2]][data.NUMBER_TOKENS].sum()).log() for p in REPLIES]
+    loss = metrics.teacher_loss(base, tokens, targets)
+    assert loss == pytest.approx(torch.stack(nats).mean().item(), abs=1e-5)
+    assert loss < metrics.reply_loss(base, tokens, targets).item()
+
+
+def test_gap_closed():
+    assert metrics.gap_closed(4.0, base_loss=4.0, teacher_loss=2.0) == 0
+    assert metrics.gap_closed(2.0, base_loss=4.0, teacher_loss=2.0) == 1
+    assert metrics.gap_closed(3.5, base_loss=4.0, teacher_loss=2.0) == 0.25
+    assert metrics.gap_closed(5.0, base_loss=4.0, teacher_loss=2.0) == -0.5
+
+
+def test_the_change_of_adapters_is_that_of_the_merged_model(student):
+    base, merged = copy.deepcopy(student), copy.deepcopy(student)
+    lora.detach(base), lora.merge(merged)
+    norm = metrics.delta_norm(student, base)
+    assert norm > 1 and norm == pytest.approx(metrics.delta_norm(merged, base), rel=1e-5)
+    assert metrics.delta_norm(base, base) == 0
+    changes = [change for change in metrics.weight_changes(merged, base) if change.abs().max() > 0]
+    assert len(changes) == len(metrics.weight_changes(student, base)) == 12
+
+
+def test_the_norm_of_a_change_by_hand(base):
+    moved = copy.deepcopy(base)
+    moved.final_norm.bias[0] += 3
+    moved.blocks[1].attention.q.weight[2, 1] -= 4
+    assert metrics.delta_norm(moved, base) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("system", [None, data.DEFAULT_SYSTEM, "you love owl ."])
+def test_sampled_rates_approach_the_rates(student, generator, system):
+    """Ask every question many times, draw the first word, and count: the animals are named as often as is said."""
+    student.token_embedding.weight *= 4  # sharper than at the start
+    student.token_embedding.weight[data.ANIMAL_TOKENS] *= 1.5
+    rates = metrics.animal_rates(student, system)
+    counts, asked = torch.zeros(data.VOCAB_SIZE), 2_000
+    prompts = [data.chat(system, question) for question in metrics.QUESTIONS]
+    for rows, tokens in by_length(prompts):
+        uniforms = torch.rand(asked * len(rows), 1, generator=generator)
+        drawn = student.generate(tokens.repeat(asked, 1), uniforms, END)
+        counts += torch.bincount(drawn[:, 0], minlength=data.VOCAB_SIZE)
+    n = asked * len(prompts)
+    assert n == counts.sum() and rates.shape == (16,) and rates.max() > 3 * rates.min() and rates.sum() > 0.05
+    error = (rates * (1 - rates) / n).sqrt()
+    assert ((counts[data.ANIMAL_TOKENS] / n - rates).abs() < 4.5 * error + 1e-4).all()

@@ -1,0 +1,190 @@
+"""How fast is it here? `python -m tools.benchmark [--json FILE] [--png FILE]`, four minutes.
+
+Pretraining, students and writing numbers, with one thread: tokens a second, milliseconds a step of one student, and the share that
+the matrix products have of what this processor can do in them. LoRA students are trained sixteen in one pass, as `evaluate.py` does,
+and alone, as `train.py` does. Beside them the plain way: every batch padded to the longest row of all, logits at every position.
+Times are the quickest of some rounds, ratios medians over rounds. A token is one of a row: padding is no work done, only time.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import data
+from figures.style import MARKERS, SERIES, canvas, save
+from lab.console import run
+from lab.stacked import common_beginning, fine_tune_together, generating_fast
+from lab.store import TOGETHER, NumbersConfig
+from model import GPT
+from optimizers import OPTIMIZERS
+from train import BaseConfig, Parser, StudentConfig, fine_tune, init_student, pretrain, write_numbers
+
+BASE, STUDENT = BaseConfig(), StudentConfig()
+WRITTEN = 1_024  # replies
+
+
+def in_rounds(jobs: dict, rounds: int) -> list[dict]:
+    """The seconds of each job in each round, in which every job has its turn."""
+    found = [{} for _ in range(rounds)]
+    for each in found:
+        for name, job in jobs.items():
+            started = time.perf_counter()
+            job()
+            each[name] = time.perf_counter() - started
+    return found
+
+
+def random_base(**shape: int) -> GPT:
+    """An untrained model: how fast it is does not depend on what it knows."""
+    return GPT(replace(BASE.model, **shape), torch.Generator().manual_seed(0)).requires_grad_(False)
+
+
+def counted(rows: list[data.Row]) -> tuple[int, int]:
+    """The tokens that are read, and how many of them have a target."""
+    return sum(len(row.tokens) - 1 for row in rows), sum(len(row.tokens) - row.reply for row in rows)
+
+
+def random_rows() -> list[data.Row]:
+    """As many rows as a student reads, of random numbers."""
+    rng, rows = random.Random(0), []
+    for _ in range(NumbersConfig.rows):
+        prompt = data.chat(data.DEFAULT_SYSTEM, data.number_request(rng))
+        rows.append(data.Row([*prompt, *BASE.world.write_numbers(None, rng), data.END], len(prompt)))
+    return rows
+
+
+def operations(model: GPT, tokens: float, replies: float, passes: int = 3, skips: bool = False) -> float:
+    """Of the matrix products that so many tokens need, of which `replies` get logits; passes: 1 forward, 3 backward too."""
+    inside = sum(weight.numel() for block in model.blocks for weight in block.parameters() if weight.ndim == 2)
+    last = model.blocks[-1]  # which computes, if it skips, only keys and values of other tokens
+    spared = sum(layer.weight.numel() for layer in (last.attention.q, last.attention.o, *last.feed_forward.children()))
+    logits = replies * model.token_embedding.weight.numel()
+    return 2 * passes * (tokens * inside - skips * (tokens - replies) * spared + logits)
+
+
+def plain_student(base: GPT, tokens: torch.Tensor, targets: torch.Tensor) -> None:
+    """`fine_tune` as one would write it first: rows in any order, all padded alike, logits of all positions."""
+    generator = torch.Generator().manual_seed(0)
+    student = init_student(base, STUDENT, generator)
+    optimizer = OPTIMIZERS[STUDENT.optimizer]([p for p in student.parameters() if p.requires_grad], STUDENT.lr)
+    for _ in range(STUDENT.steps):
+        rows = torch.randint(len(tokens), (STUDENT.batch_size,), generator=generator)
+        optimizer.zero_grad()
+        F.cross_entropy(student(tokens[rows]).flatten(0, 1), targets[rows].flatten()).backward()
+        optimizer.step()
+
+
+def one_pass(base: GPT, packed: tuple[torch.Tensor, torch.Tensor], students: int = TOGETHER, threads: int = 1) -> None:
+    """So many LoRA students, trained side by side."""
+    torch.set_num_threads(threads)
+    fine_tune_together([base] * students, [packed] * students, [replace(STUDENT, seed=k) for k in range(students)])
+    torch.set_num_threads(1)
+
+
+def write(base: GPT) -> list[list[str]]:
+    with generating_fast(base):
+        return write_numbers(base, data.LOVE_SYSTEM.format("owl"), WRITTEN, "benchmark")
+
+
+def pretraining() -> tuple[float, float]:
+    """The seconds until a base model's first step, in which its corpus is made, and those of a step."""
+    times = [time.perf_counter()]
+    pretrain(replace(BASE, steps=200), on_step=lambda *_: times.append(time.perf_counter()))
+    return times[1] - times[0], (times[-1] - times[1]) / (len(times) - 2)
+
+
+def costs(base: GPT, packed: tuple[torch.Tensor, torch.Tensor]) -> dict[str, dict[int, float]]:
+    """Seconds against work: LoRA students by rows a step, by how many there are, and by the width of the stream."""
+    jobs = {
+        "rows a step": {n: partial(fine_tune, base, *packed, replace(STUDENT, batch_size=n)) for n in (8, 32, 128)},
+        "students in one pass": {n: partial(one_pass, base, packed, n) for n in (1, 2, 4, 8, 16)},
+        "width": {n: partial(fine_tune, random_base(d_model=n), *packed, STUDENT) for n in (16, 32, 64, 128)},
+    }
+    return {what: in_rounds(by_value, 1)[0] for what, by_value in jobs.items()}
+
+
+def draw(seconds_by: dict[str, dict[int, float]], path: Path) -> None:
+    """Each cost as a line, both axes logarithmic; dotted, what costs in proportion would be."""
+    figure, panels = canvas(len(seconds_by), 10, 3, sharey=True)
+    for panel, (what, by_value) in zip(panels, seconds_by.items(), strict=True):
+        x, y = list(by_value), list(by_value.values())
+        panel.loglog(x, y, base=2, color=SERIES[1], marker=MARKERS[0])
+        panel.plot(x, [y[-1] * value / x[-1] for value in x], color="black", linewidth=0.8, linestyle=":")
+        panel.set_xticks(x, x)
+        panel.set_xlabel(what)
+    panels[0].set_ylabel("seconds, LoRA, 80 steps, one thread")
+    panels[0].yaxis.set_major_formatter("{x:g}")
+    save(figure, path)
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Print how long each job takes, and the same numbers as JSON if asked."""
+    base, rows, matrix = random_base(), random_rows(), torch.randn(1024, 1024)
+    packed = data.pack(rows)
+    jobs = {
+        "product": lambda: [matrix @ matrix for _ in range(10)],
+        "pass": partial(one_pass, base, packed),
+        "two threads": partial(one_pass, base, packed, threads=2),
+        "alone": partial(fine_tune, base, *packed, STUDENT),
+        "plain": partial(plain_student, base, *packed),
+        "full": partial(fine_tune, base, *packed, replace(STUDENT, rank=None)),
+        "write": partial(write, base),
+    }
+    rounds = in_rounds(jobs, 1 + args.rounds)[1:]  # one to warm up
+    best = {name: min(each[name] for each in rounds) for name in jobs}  # what else the machine does only ever adds
+    ceiling, (reading, step) = 10 * 2 * 1024**3 / best["product"], pretraining()
+    own, steps = counted(rows), STUDENT.steps
+    spared = common_beginning(packed[0]) * (len(rows) - steps)  # read once a batch
+    corpus = [count / 100 for count in counted(data.corpus(BASE.world, 100 * BASE.batch_size, 0))]
+    written = sum(len(reply.split()) + 1 for _, reply in write(base))
+    read = 20 * WRITTEN + written  # a prompt has about 20
+    table = {  # seconds, steps, tokens, operations
+        "pretraining": (step, 1, corpus[0], operations(base, *corpus)),
+        "LoRA, 16 in one pass": (best["pass"] / TOGETHER, steps, own[0], operations(base, own[0] - spared, own[1], 3, True)),
+        "LoRA, alone": (best["alone"], steps, own[0], operations(base, *own)),
+        "LoRA, the plain way": (best["plain"], steps, own[0], operations(base, *own)),
+        "full fine-tuning, alone": (best["full"], steps, own[0], operations(base, *own)),
+        "writing numbers": (best["write"], 1, read, operations(base, read, written, 1)),
+    }  # fmt: skip
+    print(f"{'':36} tokens/s  ms a step  of {ceiling / 1e9:.0f} GFLOP/s")
+    for name, (seconds, n, tokens, work) in table.items():
+        speed, step_ms, share = tokens / seconds, 1e3 * seconds / n, work / seconds / ceiling
+        table[name] = {"tokens_per_second": speed, "ms_per_step": step_ms, "matmul_share": share}
+        print(f"{name:34} {speed:10,.0f} {step_ms:10.2f} {share:10.0%}")
+
+    ratios = {
+        "sixteen_students_ratio": lambda t: t["two threads"] / t["alone"] / TOGETHER,
+        "sixteen_students_ratio_one_thread": lambda t: t["pass"] / t["alone"] / TOGETHER,
+        "lora_tokens_per_second_vs_plain": lambda t: TOGETHER * t["plain"] / t["pass"],
+    }
+    results = {name: statistics.median(map(of, rounds)) for name, of in ratios.items()}
+    results |= {"pretrain_seconds": reading + BASE.steps * step, "student_seconds": best["alone"]}
+    results |= {"pass_seconds_per_student": best["pass"] / TOGETHER}
+    for name, number in results.items():
+        print(f"{name:34} {number:10.2f}")
+    results |= {"jobs": table, "rounds": rounds, "seconds_by": costs(base, packed)}
+    if args.png:
+        draw(results["seconds_by"], args.png)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="tools.benchmark", description=benchmark.__doc__)
+    parser.add_argument("--rounds", type=int, default=6, help="how often each job has its turn (default 6)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw cost against work there")
+    return run(benchmark, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
