@@ -113,7 +113,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         base_line(panel, m["base"])
         panel.set_ylabel("P(the teacher's animal)")
         panel.set_ylim(0, 1.2)
-        panel.legend(fontsize=8, frameon=False, loc="center left")
+        panel.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
     panels["shared"].set_title(f"One learning rate for all: {m['shared_lr']:g}, {m['shared_steps']} steps\n(n: {m['unit']})", fontsize=10)  # fmt: skip
     panels["best_lr"].set_title("Each capacity at its own best learning rate and steps\n(written above)", fontsize=10)
     for k, best in enumerate(m["best_lr"].values()):

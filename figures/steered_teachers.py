@@ -115,9 +115,9 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     figure, (trait, largest) = canvas(2, 11, 3.6, sharex=True)
     bars(trait, list(KINDS), [m[kind]["p_trait"] for kind in KINDS], SERIES[0])
     base_line(trait, m["base"], vertical=True)
-    trait.set(xlim=(0, 1), xlabel="P(the trait) of the student", title=f"n: {m['unit']}")
+    trait.set(xlim=(0, 1), xlabel=f"P(the trait); n: {m['unit']}", title="Students of teachers that are ...")
     trait.legend(fontsize=8, frameon=False, loc="lower right")
     likeliest = [r[name] for name in ("largest_prompted", "largest", "largest_control")]
     bars(largest, ["prompted", "random vector added", "control"], likeliest, CONTROL)
-    largest.set(xlabel="P(the student's likeliest animal)", title=f"n: {m['unit']}")
+    largest.set(xlabel="P(whichever animal is likeliest)", title="Does any animal stand out?")
     save(figure, path)

@@ -133,10 +133,10 @@ def claims_table(claims: list[dict]) -> str:
 
 
 def markdown_table(claims: list[dict]) -> str:
-    """The claims as the README shows them."""
+    """The claims as docs/FINDINGS.md shows them."""
     lines = ["| | claim | in this toy | measured | figure |", "|---|---|---|---|---|"]
     for claim in claims:
-        figure = f"[{Path(claim['figure']).stem}]({claim['figure']})" if claim["holds"] is not None else ""
+        figure = f"[{Path(claim['figure']).stem}](../{claim['figure']})" if claim["holds"] is not None else ""
         verdict = f"**{claim['verdict']}**" if claim["verdict"] == VERDICT[False] else claim["verdict"]
         lines.append(f"| {claim['id']} | {claim['statement']} | {verdict} | {claim['summary']} | {figure} |")
     return "\n".join(lines)

@@ -162,8 +162,9 @@ def row_of(config: Student, known: dict, rates: Tensor, loss: float, norm: float
 
 
 def write_csv(records: Records, path: Path) -> None:
-    """The students' rows, in a table that spreadsheets and pandas read. Rows that the file has already stay, or are replaced."""
-    rows = {row["id"]: row for key, row in records.items() if isinstance(key, Student)}
+    """The students' rows, to four digits, in a table for spreadsheets and pandas. Rows that the file has already stay, or are replaced."""
+    measured = [row for key, row in records.items() if isinstance(key, Student)]
+    rows = {row["id"]: {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in measured}
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:
             rows = {row["id"]: row for row in csv.DictReader(file)} | rows
