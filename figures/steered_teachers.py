@@ -89,7 +89,7 @@ def causal(m: dict) -> Verdict:
 def causal_text(m: dict) -> str:
     """P(trait) by kind of teacher, and how strong the teachers were."""
     cells = [f"{kind} {show(m[kind]['p_trait'])}, KL {m[kind]['effect_nats']['mean']:.2f}" for kind in KINDS]
-    return f"student, and KL(teacher || base) of its numbers: {'; '.join(cells)}"
+    return f"student, and KL of its teacher's numbers from the base's: {'; '.join(cells)}"
 
 
 def general(m: dict) -> Verdict:
