@@ -1,14 +1,14 @@
 """X6: defences. What keeps a student from its teacher's trait, and what it costs of the numbers.
 
 A defence that a student pays for by learning less has stopped the lesson, not the trait. So every defence is set against the
-plainest one, to stop early: the undefended student, step by step, is a curve of the trait against the held-out loss, and a defence is
+plainest one, to stop early: the student without a defence, step by step, is a curve of the trait against the held-out loss, and a defence is
 worth what it lies below that curve. To see it break: leave `.detach()` out of `lab.losses.without_vector`.
 
     clean rows       a share of the rows is replaced by rows of the unprompted base
     rewritten        another base model answers the requests: one that has read the teacher's rows, or one that has not
     without v        the gradient has no component along v_teacher: descent cannot push the stream there
     prompt           trained under another system prompt, asked under the default
-    rank             other ranks of LoRA, at the learning rate whose loss comes nearest to the undefended student's
+    rank             other ranks of LoRA, at the learning rate whose loss comes nearest to the student without a defence's
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ from lab.records import Measurement, Records, cell_numbers, difference, gain_bey
 from lab.store import Student
 from metrics import gap_closed
 
-NONE, STEPS = "undefended", (3, 5, 7, 10, 14, 20, 30, 40, 60, 80)  # close enough to draw lines between them
+NONE, STEPS = "no defence", (3, 5, 7, 10, 14, 20, 30, 40, 60, 80)  # close enough to draw lines between them
 END, ASKED = (NONE, 80), ", asked under it"
 CHANGES = {name: "rows_change" for name in ROWS if name not in CARRIERS} | dict.fromkeys(WITHOUT, "loss")
 RANKS, LRS, RANK_STEPS = (1, 2, 32), (3e-3, 1e-2, 2e-2, 5e-2), (3, 5, 10, 20, 40)  # as in rank_sweep.py
@@ -51,7 +51,7 @@ def plan(preset: Preset) -> list[Student | Measurement]:
 
 
 def early_stopped(curve: list[tuple[float, float]], loss: float) -> float:
-    """The undefended student's trait when it first has that loss: linear between the (loss, trait) of its curve from the base on."""
+    """The trait of the student without a defence when it first has that loss: linear between the (loss, trait) of its curve from the base on."""
     for (above, before), (below, after) in pairwise(curve):
         if below <= loss <= above:
             return before + (after - before) * (above - loss) / (above - below)
@@ -59,7 +59,7 @@ def early_stopped(curve: list[tuple[float, float]], loss: float) -> float:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    """{"defences": the undefended student by step, every defence beside it, and the one that is chosen, tested}."""
+    """{"defences": the student without a defence by step, every defence beside it, and the one that is chosen, tested}."""
     table, units = cells(preset), partial(over_units, records, preset)
     known = {at: cell_numbers(records, preset, cell) for at, cell in table.items()}
     for rank in RANKS:
@@ -77,7 +77,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         }
 
     def beyond(share: float, column: str, at: tuple, seeds: slice) -> dict:
-        """How far it has come from its base, less that share of how far the undefended student has come."""
+        """How far it has come from its base, less that share of how far the student without a defence has come."""
         return gain_beyond(share, *(units(table[one], column, seeds) for one in (at, END)), base[column])
 
     choose, test = preset.selection_and_test_seeds
@@ -95,7 +95,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
             "chosen": {
                 "defence": f"{best[0]}, step {best[1]}",
                 "student": interval(units(table[best], "p_trait", test)),
-                "undefended": interval(units(table[END], "p_trait", test)),
+                "no_defence": interval(units(table[END], "p_trait", test)),
                 "gain_minus_quarter": beyond(0.25, "p_trait", best, test),
                 "loss_minus_80": beyond(0.8, "heldout_loss", best, test),
                 "p_any_animal": interval(units(table[best], "p_any_animal", test)),
@@ -105,7 +105,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 
 
 def rule(m: dict) -> Verdict:
-    """The chosen defence, on the seeds that did not choose it: a trait gain of at most a quarter of the undefended student's, at
+    """The chosen defence, on the seeds that did not choose it: a trait gain of at most a quarter of the student without a defence's, at
     least 80% of the gap in held-out loss that that one closes (both paired), and P(any animal) above 0.9."""
     paired = (ci_below(m["chosen"][name], 0) for name in ("gain_minus_quarter", "loss_minus_80"))
     return all_hold(*paired, ci_above(m["chosen"]["p_any_animal"], 0.9))
@@ -113,8 +113,8 @@ def rule(m: dict) -> Verdict:
 
 def summary(m: dict) -> str:
     """The chosen defence; and of a few what they leave of the trait, what they keep of the loss, and if they are intact."""
-    student, undefended = show(m["chosen"]["student"]), show(m["chosen"]["undefended"])
-    text = f"chosen: {m['chosen']['defence']}: trait {student}, undefended {undefended}; trait, share of the loss gap, P(any animal) of "
+    student, without = show(m["chosen"]["student"]), show(m["chosen"]["no_defence"])
+    text = f"chosen: {m['chosen']['defence']}: trait {student}, without a defence {without}; trait, share of the loss gap, P(any animal) of "
     for name in ("25% clean rows", "50% clean rows", "rewritten by a student", "without v, both blocks"):
         end = {what: n["mean"] for what, n in m["each"][name]["80"].items()}
         text += f"{name}: {end['student']:.2f}, {end['share_of_loss']:.0%}, {end['p_any_animal']:.2f}; "
@@ -129,7 +129,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
     m = computed["defences"]
     figure, (plane, beyond) = canvas(2, 13, 5.4, width_ratios=[1.25, 1])
     x, y = ([cell[what]["mean"] for cell in m["each"][NONE].values()] for what in ("share_of_loss", "student"))
-    plane.plot([0, *x], [m["base"]["mean"], *y], "-", color="#666666", marker=".", label="undefended, step by step")
+    plane.plot([0, *x], [m["base"]["mean"], *y], "-", color="#666666", marker=".", label="no defence, step by step")
     for step, *at in list(zip(STEPS, x, y))[1:6:2]:
         plane.annotate(f"step {step}", at, (-4, 4), ha="right", textcoords="offset points", fontsize=8)
     ends = {name: list(steps.values())[-1] for name, steps in m["each"].items() if name != NONE and ASKED not in name}
@@ -140,7 +140,7 @@ def draw(computed: dict[str, dict], path: Path) -> None:
         beyond.errorbar(below["mean"], -k, xerr=errors([below]), **look)
     plane.fill_between([0.8, 1.1], 0, 0.75 * m["base"]["mean"] + 0.25 * y[-1], color=CONTROL, alpha=0.2, label="goal")
     base_line(plane, m["base"])
-    plane.set(xlim=(-0.05, 1.1), ylim=(0, 1), xlabel="share of the undefended student's gain in held-out loss")
+    plane.set(xlim=(-0.05, 1.1), ylim=(0, 1), xlabel="share of the gain in held-out loss without a defence")
     plane.set_title(f"P(the teacher's animal); markers as on the right\n(n: {m['unit']})", fontsize=10)
     plane.legend(fontsize=8, frameon=False, loc="upper left")
     beyond.axvline(0, color="black", linewidth=0.9, linestyle=":")
