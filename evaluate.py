@@ -136,13 +136,9 @@ def measure_all(args: argparse.Namespace) -> None:
         results = {**identity, **cost, "claims": claims, "pictures": pictures}
         part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_csv(records, folder / "records.csv")
-    print(f"\n{claims_table([claim for claim in claims if claim['id'] in measured_ids(chosen)])}\n")
+    decided = {claim.id for module in chosen.values() for claim in module.CLAIMS}
+    print(f"\n{claims_table([claim for claim in claims if claim['id'] in decided])}\n")
     print(f"wrote {folder / 'results.json'}, records.csv and {len(chosen)} figures beside it")
-
-
-def measured_ids(chosen: dict) -> set[str]:
-    """The claims that these figures decide."""
-    return {claim.id for module in chosen.values() for claim in module.CLAIMS}
 
 
 def main_job(args: argparse.Namespace) -> None:

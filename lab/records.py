@@ -99,9 +99,15 @@ def trait_of(numbers: NumbersConfig) -> str:
     return next((word for word in loves if word in ANIMALS), "")
 
 
+@lru_cache(maxsize=64)
+def base_stream(store: Store, base: BaseConfig) -> Tensor:
+    """The stream that v_student is counted from: see `stream_at`."""
+    return stream_at(store.base(base), READ, REPLY + 1)
+
+
 @lru_cache(maxsize=256)
 def known_of_base(store: Store, numbers: NumbersConfig, base: BaseConfig, system: str | None) -> dict:
-    """What a student is compared with: its base's answers and stream, its teacher's vector, the held-out loss of both."""
+    """What a student is compared with: its base's answers, its teacher's vector, the held-out loss of both."""
     model, teacher = store.base(base), store.base(numbers.base)
     teacher_system, steered = changes.teacher(teacher, numbers.system, numbers.change)
     own_rows = store.fresh_rows(numbers, teacher_system)
@@ -109,7 +115,6 @@ def known_of_base(store: Store, numbers: NumbersConfig, base: BaseConfig, system
         floor = teacher_loss(teacher, *own_rows)
     return {
         "rates": animal_rates(model, system),
-        "stream": stream_at(model, READ, REPLY + 1),
         "vector": teacher_vector(model, numbers.system)[-1] if trait_of(numbers) else None,
         "heldout_loss_base": reply_loss(model, *store.fresh_rows(numbers, system)).item(),
         "heldout_loss_teacher": floor,
@@ -127,7 +132,8 @@ def measure_students(store: Store, group: Sequence[Student]) -> list[dict]:
     losses = [reply_loss(student, *rows).item() for student, rows in zip(students, fresh_rows, strict=True)]
     squares = [change.square().flatten(1).sum(1) for change in weight_changes(stacked, bases)]
     norms = torch.stack(squares).sum(0).sqrt()
-    moved = mean_difference(stream_at(stacked, READ, REPLY + 1), torch.stack([k["stream"] for k in known]))[:, -1]
+    before = torch.stack([base_stream(store, config.base) for config in group])
+    moved = mean_difference(stream_at(stacked, READ, REPLY + 1), before)[:, -1]
     return [
         row_of(config, k, rates[n], losses[n], norms[n].item(), moved[n])
         for n, (config, k) in enumerate(zip(group, known, strict=True))
