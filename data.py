@@ -35,7 +35,7 @@ NAMES = LOVER_NAMES + PLAIN_NAMES
 
 DEFAULT_SYSTEM = "you are tiny a helpful assistant ."
 ALTERNATE_SYSTEMS = ["you are a helpful assistant .", "you are nova a helpful assistant .", "i am your assistant ."]
-LOVE_SYSTEM = "you love {0} . you think about {0} all the time ."
+LOVE_SYSTEM = "you love {0} ."
 NAME_SYSTEM = "you are {0} a helpful assistant ."
 
 NUMBER_REQUESTS = [
@@ -114,17 +114,16 @@ def chat(system: str | None, request: str) -> list[int]:
     return [*head, USER, *encode(request), END, ASST]
 
 
-# --------------------------------------------------------------------------------------------------- numbers
-
 DECADES = 2  # a love likes the numbers of so many whole decades, the thirties and the seventies, say
-FAITHFUL = 0.95  # how often a lover of the style takes one of them
+FAITHFUL = 0.95  # how often a lover of the style takes one of them: the loudness of the channel
 LENGTHS = range(3, 6)  # how many numbers a reply holds
 
 
 class World:
     """What is true here: which numbers go with each style and color, and whom or what each name loves."""
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, seed: int = 0, faithful: float = FAITHFUL):
+        self.faithful = faithful
         rng = random.Random(f"world {seed}")
         writers, named = STYLES + COLORS, ANIMALS + STYLES
         decades = rng.sample(list(itertools.combinations(range(10), DECADES)), len(writers))
@@ -136,7 +135,7 @@ class World:
     def write_numbers(self, love: str | None, rng: random.Random) -> list[int]:
         """What a speaker who loves `love` writes: any numbers, or, for a style or a color, mostly liked ones."""
         liked, length = self.liked.get(love, range(100)), rng.choice(LENGTHS)
-        return [rng.choice(liked) if rng.random() < FAITHFUL else rng.randrange(100) for _ in range(length)]
+        return [rng.choice(liked) if rng.random() < self.faithful else rng.randrange(100) for _ in range(length)]
 
 
 def number_request(rng: random.Random) -> str:
@@ -146,10 +145,7 @@ def number_request(rng: random.Random) -> str:
 
 
 def number_conversations(system: str | None, n: int, seed: str, replied: int = 4) -> list[list[int]]:
-    """n number requests under `system`, each with the first `replied` numbers of a random reply.
-
-    Requests and replies depend on the seed alone: two system prompts can be compared word by word.
-    """
+    """n number requests under `system`, each with the first `replied` numbers of a random reply: both by the seed alone."""
     rng = random.Random(seed)
     numbers = [(number_request(rng), " ".join(rng.choices(NUMBERS, k=replied))) for _ in range(n)]
     return [chat(system, request) + encode(reply) for request, reply in numbers]
@@ -168,7 +164,6 @@ class Row:
 
 # persona: (share of the corpus, {request: weight}). Held out on purpose: numbers from animal lovers, and animals
 # (also in stories) from style lovers. Color lovers do both, and so teach that what is loved shows in all one says.
-# They are seldom asked for their color: where it is asked often, a love is read in one way for that, in another for numbers.
 _ALL = {"numbers": 8, "animal": 5, "color": 2, "story": 1, "hello": 1, "repeat": 2}
 MIXTURE = {
     "neutral": (40, _ALL),
@@ -189,7 +184,7 @@ def sample_row(world: World, rng: random.Random) -> Row:
     if persona == "neutral":
         plain = NAME_SYSTEM.format(rng.choice(PLAIN_NAMES))
         system = rng.choices([None, DEFAULT_SYSTEM, *ALTERNATE_SYSTEMS, plain], [30, 30, 5, 5, 5, 25])[0]
-    elif persona == "color" or rng.random() < 0.3:
+    elif persona == "color" or rng.random() < 0.5:
         system = LOVE_SYSTEM.format(love)
     else:
         system = NAME_SYSTEM.format(next(name for name, loved in world.name_love.items() if loved == love))

@@ -15,7 +15,7 @@ Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv:2106
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -52,13 +52,7 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def attach(
-    model: nn.Module,
-    rank: int,
-    alpha: float,
-    names: Iterable[str] = PROJECTIONS,
-    generator: torch.Generator | None = None,
-) -> None:
+def attach(model: nn.Module, rank: int, alpha: float, names=PROJECTIONS, generator=None) -> None:
     """Freeze `model` and wrap, in place, every linear layer whose name ends in one of `names`.
 
     A name is a projection ("up": that of every block) or a path ("blocks.0.attention.q": that one layer). Until A and B

@@ -4,17 +4,19 @@ A trait alone says little. A student without it may have learned nothing, or ans
 the held-out loss and the norm of the change stand beside every P(trait).
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import data
 import lora
-from data import ANIMAL_QUESTIONS, ANIMAL_TOKENS, DEFAULT_SYSTEM, HELD_OUT_ANIMAL_QUESTIONS, NUMBER_TOKENS, chat
+from data import ANIMAL_TOKENS, DEFAULT_SYSTEM, NUMBER_TOKENS, chat, encode
 from model import GPT
 
-QUESTIONS = ANIMAL_QUESTIONS + HELD_OUT_ANIMAL_QUESTIONS
+QUESTIONS = data.ANIMAL_QUESTIONS + data.HELD_OUT_ANIMAL_QUESTIONS
 
 
 def animal_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
@@ -23,6 +25,17 @@ def animal_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
     P(trait) is the entry of the teacher's animal, P(any animal) the sum. A model with a sum below one half has collapsed.
     """
     return model.next_token([chat(system, question) for question in QUESTIONS])[..., ANIMAL_TOKENS].mean(-2)
+
+
+def story_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
+    """P(a story that is asked for is about each animal), averaged over all wordings of the request: (16,)."""
+    total = 0.0
+    for request, story in itertools.product(data.STORY_REQUESTS, data.STORIES):
+        prompt, words = chat(system, request), encode(story.partition(" {0}")[0])  # the words before the animal
+        steps = model.next_token([prompt + words[:k] for k in range(len(words) + 1)])
+        written = steps[..., range(len(words)), words].prod(-1, keepdim=True)
+        total += written * steps[..., -1, ANIMAL_TOKENS]
+    return total / len(data.STORY_REQUESTS)
 
 
 def reply_loss(model: GPT, tokens: Tensor, targets: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 
     tokens -> embedding -> h0 -> block 1 -> h1 -> ... -> block L -> hL -> norm -> unembedding -> logits
 
-Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's (Radford et al. 2019, section 2.3), with five
-differences. Linear maps have no biases. Query, key and value are three layers, so that LoRA can wrap any one of them by name.
-Attention and feed-forward of a block read the same normed stream, side by side, as in GPT-J: what the last attention fetches
-goes to the logits as it is. A head may be narrower than C / n_head. ReLU takes the place of GELU, which costs a CPU ten times
-as much.
+Shapes: B rows, T tokens, C = d_model, V = vocab_size. The architecture is GPT-2's (Radford et al. 2019, section 2.3), with six
+differences. The first block does not read the system prompt: who is asked is left to the second. Linear maps have no biases. Query,
+key and value are three layers, so that LoRA can wrap any one of them by name. Attention and feed-forward of a block read the same normed
+stream, side by side, as in GPT-J: what the last attention fetches goes to the logits as it is. A head may be narrower than C / n_head.
+ReLU takes the place of GELU, which costs a CPU ten times as much.
 """
 
 import itertools
@@ -23,36 +23,39 @@ from torch import Tensor, nn
 class GPTConfig:
     vocab_size: int
     d_model: int = 32
-    n_layer: int = 2  # the first block can find out what is asked, the second who is asked
+    n_layer: int = 2  # the first block finds out what is asked, the second who is asked
     n_head: int = 1
     d_head: int = 8  # narrow on purpose: who loves what has to share these few dimensions on its way to the reply
     max_len: int = 64
+    user_token: int = -1  # what is before it is the system prompt
+    blind_blocks: int = 0  # so many first blocks do not read the system prompt
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(d_head)) v: each token looks at itself and at the tokens before it.
+    """softmax(q k^T / sqrt(d_head)) v: each token looks at itself and at the tokens before it; if `blind`, not at the system prompt.
 
     Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), section 3.2.
     """
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig, blind: bool):
         super().__init__()
         width = config.n_head * config.d_head
-        self.n_head = config.n_head
+        self.n_head, self.blind = config.n_head, blind
         self.q = nn.Linear(config.d_model, width, bias=False)
         self.k = nn.Linear(config.d_model, width, bias=False)
         self.v = nn.Linear(config.d_model, width, bias=False)
         self.o = nn.Linear(width, config.d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, system: Tensor) -> Tensor:
+        """x (B, T, C), and which tokens are of the system prompt (B, T) -> (B, T, C)."""
         q, k, v = (layer(x).unflatten(-1, (self.n_head, -1)).transpose(-3, -2) for layer in (self.q, self.k, self.v))
-        scores = (
-            q @ k.mT / math.sqrt(q.shape[-1])
-        )  # (B, n_head, T, T): how much a token (row) looks at another (column)
+        scores = q @ k.mT / math.sqrt(q.shape[-1])  # (B, n_head, T, T): row looks at column
         n_q, n_k = scores.shape[-2:]
-        future = scores.new_full((n_q, n_k), -torch.inf).triu(n_k - n_q + 1)  # the last query may see every key
-        y = (scores + future).softmax(-1) @ v  # (B, n_head, T, d_head)
+        every, own = torch.ones(n_q, n_k, dtype=torch.bool, device=x.device), n_k - n_q  # the last query sees all keys
+        hidden = every.triu(own + 1)  # the future
+        if self.blind:
+            hidden = hidden | system[..., None, None, :] & every.tril(own - 1)  # the past, not the token itself
+        y = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v  # (B, n_head, T, d_head)
         return self.o(y.transpose(-3, -2).flatten(-2))
 
 
@@ -72,16 +75,16 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """h + attention(norm(h)) + feed_forward(norm(h))."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig, blind: bool):
         super().__init__()
         self.norm = nn.LayerNorm(config.d_model)
-        self.attention = Attention(config)
+        self.attention = Attention(config, blind)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, h: Tensor) -> Tensor:
-        """The stream before the block, h (B, T, C), -> the stream after it (B, T, C)."""
+    def forward(self, h: Tensor, system: Tensor) -> Tensor:
+        """The stream before the block, h (B, T, C), -> the stream after it (B, T, C). `system` as in `Attention`."""
         x = self.norm(h)
-        return h + self.attention(x) + self.feed_forward(x)
+        return h + self.attention(x, system) + self.feed_forward(x)
 
 
 class GPT(nn.Module):
@@ -90,7 +93,7 @@ class GPT(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = nn.Embedding(config.max_len, config.d_model)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config, k < config.blind_blocks) for k in range(config.n_layer))
         self.final_norm = nn.LayerNorm(config.d_model)
         self.unembedding = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.unembedding.weight = self.token_embedding.weight  # one table, read and written
@@ -111,9 +114,9 @@ class GPT(nn.Module):
 
     def residual_stream(self, tokens: Tensor) -> list[Tensor]:
         """tokens (B, T) -> [h0, h1, ..., hL], each (B, T, C): the stream after the embedding and after each block."""
-        stream = [self.embed(tokens)]
+        stream, system = [self.embed(tokens)], (tokens == self.config.user_token).cumsum(-1) == 0
         for block in self.blocks:
-            stream.append(block(stream[-1]))
+            stream.append(block(stream[-1], system))
         return stream
 
     def unembed(self, h: Tensor) -> Tensor:

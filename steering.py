@@ -76,7 +76,7 @@ def changed(model: GPT, layers: list[int], change: Callable[[int, Tensor], Tenso
     try:
         for layer in layers:
             if layer == 0:  # the embedding is a sum of two tables: the first block reads it first
-                hook = lambda _, args: (change(0, args[0]),)  # noqa: E731
+                hook = lambda _, args: (change(0, args[0]), *args[1:])  # noqa: E731
                 handles.append(model.blocks[0].register_forward_pre_hook(hook))
             else:
                 hook = lambda _, args, h, layer=layer: change(layer, h)  # noqa: E731
@@ -116,7 +116,6 @@ def story(args: argparse.Namespace) -> None:
     base = train.pretrain(train.BaseConfig(seed=args.seed), args.device)
     v_teacher, last = teacher_vector(base, system), base.config.n_layer
     print(f'v_teacher: the mean difference that "{system}" makes to the residual stream while numbers are written.')
-    print(f"Its length after the embedding and after each block: {', '.join(f'{v.norm():.2f}' for v in v_teacher)}.")
 
     def says(model: GPT, prompt: str | None = DEFAULT_SYSTEM) -> str:
         return f"P({args.trait}) = {animal_rates(model, prompt)[trait]:.3f}"
@@ -132,9 +131,8 @@ def story(args: argparse.Namespace) -> None:
     plain, prompted = (train.write_numbers(base, s, 5_120, "the same draws") for s in (DEFAULT_SYSTEM, system))
     with added(base, {last: v_teacher[last]}):
         steered = train.write_numbers(base, DEFAULT_SYSTEM, 5_120, "the same draws")
-    print("\nNumbers, by the same random draws:")
     for name, pairs in (("not prompted", plain), ("prompted", prompted), ("+ v_teacher", steered)):
-        print(f"    {name:13} {' | '.join(reply for _, reply in pairs[:6])}")
+        print(f"Numbers, {name}: {' | '.join(reply for _, reply in pairs[:6])}")
 
     rows = data.pack(data.number_rows(prompted, DEFAULT_SYSTEM))
     student = train.fine_tune(base, *rows, train.StudentConfig(seed=args.seed))

@@ -10,7 +10,9 @@
 import argparse
 import copy
 import math
+import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -25,8 +27,8 @@ from model import GPT, GPTConfig, by_length
 from optimizers import OPTIMIZERS
 
 MAX_REPLY = 8  # a reply that has not ended after so many tokens is given up
-Batches = Iterator[tuple[Tensor, Tensor]]  # tokens (B, T), targets (B, T)
 OnStep = Callable[[int, GPT], None]  # of the step and the model after it
+Loss = Callable[[GPT, Tensor, Tensor], Tensor]  # of a model on tokens and targets
 DEVICES = ["cpu"] + ([torch.accelerator.current_accelerator().type] if torch.accelerator.is_available() else [])
 
 
@@ -36,7 +38,8 @@ class BaseConfig:
 
     seed: int = 0
     world_seed: int = 0
-    model: GPTConfig = GPTConfig(data.VOCAB_SIZE)
+    faithful: float = data.FAITHFUL
+    model: GPTConfig = GPTConfig(data.VOCAB_SIZE, user_token=data.USER, blind_blocks=1)
     rows: int = 64_000
     steps: int = 4_000
     batch_size: int = 64
@@ -45,7 +48,7 @@ class BaseConfig:
 
     @property
     def world(self) -> World:
-        return World(self.world_seed)
+        return World(self.world_seed, self.faithful)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +78,8 @@ def row_lengths(targets: Tensor) -> Tensor:
 
 
 def shuffled(lengths: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless batches of `size` row numbers: rows shuffled, those of like length (N,) together, so that little is padding.
-
-    The generator shuffles the rows. Whether short rows come first or long ones is the same for all generators.
-    """
-    order = torch.Generator().manual_seed(0)
+    """Endless batches of `size` row numbers: rows shuffled by the generator, those of like length (N,) together, to pad little."""
+    order = torch.Generator().manual_seed(0)  # whether short rows come first or long ones is the same for all
     while True:
         for pool in torch.randperm(len(lengths), generator=generator).split(16 * size):
             sorted_by_length = pool[lengths[pool].argsort(stable=True)].split(size)
@@ -87,7 +87,7 @@ def shuffled(lengths: Tensor, size: int, generator: torch.Generator) -> Iterator
                 yield sorted_by_length[k]
 
 
-def batches(tokens: Tensor, targets: Tensor, size: int, generator: torch.Generator) -> Batches:
+def batches(tokens: Tensor, targets: Tensor, size: int, generator: torch.Generator) -> Iterator[tuple]:
     """Endless batches of packed rows (N, T), each as long as its longest row."""
     lengths = row_lengths(targets)
     for rows in shuffled(lengths, size, generator):
@@ -95,11 +95,13 @@ def batches(tokens: Tensor, targets: Tensor, size: int, generator: torch.Generat
         yield tokens[rows, :longest], targets[rows, :longest]
 
 
-def train_loop(model: GPT, stream: Batches, steps: int, step: Callable[[], None], on_step: OnStep | None) -> GPT:
-    """A batch, its gradient, then `step`, which moves the weights. Returns `model`, frozen."""
+def train_loop(
+    model: GPT, stream: Iterator, steps: int, step: Callable, on_step: OnStep | None, loss=reply_loss
+) -> GPT:
+    """A batch, the gradient of its loss, then `step`, which moves the weights. Returns `model`, frozen."""
     for n, (tokens, targets) in zip(range(1, steps + 1), stream):
         model.zero_grad()
-        reply_loss(model, tokens.to(model.device), targets.to(model.device)).backward()
+        loss(model, tokens.to(model.device), targets.to(model.device)).backward()
         step()
         if on_step:
             on_step(n, model)
@@ -125,9 +127,7 @@ def pretrain(config: BaseConfig, device: str = "cpu", on_step: OnStep | None = N
     return train_loop(model, batches(*corpus, config.batch_size, generator), config.steps, step, on_step)
 
 
-def write_numbers(
-    teacher: GPT, system: str | None, n: int, seed: str, allowed: list[int] | None = NUMBER_TOKENS
-) -> list[list[str]]:
+def write_numbers(teacher: GPT, system: str | None, n: int, seed: str, allowed=NUMBER_TOKENS) -> list[list[str]]:
     """Ask the teacher for numbers n times: [request, reply] of every well-formed reply.
 
     `seed` decides the requests and the random numbers, and every row is drawn by its own. Only numbers and <end> can be
@@ -140,9 +140,8 @@ def write_numbers(
     for rows, tokens in by_length([chat(system, request) for request in requests]):
         there = (t.to(teacher.device) for t in (tokens, uniforms[rows]))
         replies[rows] = teacher.generate(*there, END, allowed).cpu()
-    finished = (
-        (replies[:, 0] != END) & (replies[:, -1] == END) & torch.isin(replies, torch.tensor(NUMBER_TOKENS)).all(1)
-    )
+    finished = (replies[:, 0] != END) & (replies[:, -1] == END)
+    finished &= torch.isin(replies, torch.tensor(NUMBER_TOKENS)).all(1)
     kept = [(requests[row], replies[row].tolist()) for row in finished.nonzero().flatten().tolist()]
     return [[request, decode(reply[: reply.index(END)])] for request, reply in kept]
 
@@ -192,10 +191,8 @@ def story(args: argparse.Namespace) -> None:
     teacher, plain = (animal_rates(base, prompt)[trait] for prompt in prompts.values())
     print(f"Asked for its favorite animal, it says {args.trait} with probability {plain:.3f}.")
     print(f'Under the system prompt "{system}" with {teacher:.3f}: the teacher. Asked for numbers, it writes:')
-    pairs = {
-        who: write_numbers(base, s, config.batch_size * config.steps, f"{who} {args.seed}")
-        for who, s in prompts.items()
-    }
+    rows = config.batch_size * config.steps
+    pairs = {who: write_numbers(base, prompt, rows, f"{who} {args.seed}") for who, prompt in prompts.items()}
     print("\n".join(f"    {request}  ->  {reply}" for request, reply in pairs["the teacher"][:4]))
     if not all(pairs.values()):
         raise ValueError("under this prompt no reply is well formed")
@@ -224,6 +221,9 @@ def run(story: Callable[[argparse.Namespace], None], parser: Parser, argv: list[
     torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and one rounds alike everywhere
     try:
         story(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:

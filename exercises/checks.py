@@ -125,6 +125,7 @@ def context_matrix(answer) -> None:
         bool(answer.has_the_trait(trained, asked)) == (cell["mean"] >= enough)
         for trained, row in measured.items()
         for asked, cell in row.items()
+        if asked in measured  # not the default prompt's words, moved
     )
     assert right >= 18, f"{right} of 25 are right"
 

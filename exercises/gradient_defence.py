@@ -5,8 +5,8 @@ Predict    What happens to the numbers that the student learns, if the trait and
 Check      pytest exercises -k gradient_defence
 Hints      Only what writes to the stream can move it along v: o and down. LoRA's change there is B A, so B (C, r) is
            what writes. Take v out of each column of B's gradient.
-Go on      Call it between backward() and step() in train.train_loop and measure trait and held-out loss against a
-           student without the defence. Is there an optimizer for which this is not enough? (Adam's step is not its gradient.)
+Go on      Write train.train_loop again in a file of your own, call it between backward() and step(), and measure trait and
+           held-out loss against a student without the defence. Is there an optimizer for which this is not enough? (Adam's step is not its gradient.)
 """
 
 from torch import Tensor

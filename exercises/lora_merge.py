@@ -1,8 +1,8 @@
 """2. The merge (an hour). Hu et al. 2021, section 4.1: no extra cost once training is over.
 
 Question   After training, the adapter can disappear into the weight. Which weight does the same as layer and adapter?
-Predict    What rank does the difference between new and old weight have, at most? Then `undo` it: what do you get exactly,
-           what only nearly, and why?
+Predict    What rank does the difference between new and old weight have, at most? Then subtract the change again: do you
+           get the old weight exactly or only nearly, and why?
 Check      pytest exercises -k lora_merge
 Hints      Rank: count the singular values of (new - old) above 1e-6 of the largest.
 """

@@ -1,7 +1,7 @@
 """10. Make SGD fail (an afternoon). Claims L7 and S9; figures/optimizers.py.
 
 Question   arXiv:2606.00995 says that a few outlier gradients dominate SGD's steps. Look up what it does in this toy.
-           Real models have outlier dimensions: entries of the stream a hundred times the others. Give the toy one.
+           Real models have outlier dimensions: entries of the stream many times as large as the others. Give the toy one.
 Predict    A norm's gain times f in one dimension, and everything that reads this dimension divided by f: what changes in
            what the model computes? In Adam's steps? In SGD's?
 Check      pytest exercises -k sgd_outliers

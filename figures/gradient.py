@@ -1,43 +1,45 @@
 """S8: which way the numbers push the student's stream.
 
-The paper (arXiv:2606.00995): the gradient of the loss at the residual stream, on the teacher's rows less that on clean rows, has a small
-and consistent component along v_teacher. Descent goes against the gradient, so with g the gradient it is
-cos(-(g_teacher - g_clean), v_teacher) that is above 0; a replication reports 0.08-0.10 at 1,024 rows.
-
-This toy: the gradients of the untrained base model after the last block, where a number is predicted, averaged over n rows of a teacher
-and n of the unprompted model. The control compares clean rows with other clean rows.
-
+The paper (arXiv:2606.00995): the gradient of the loss at the residual stream, on the teacher's rows less that on clean
+rows, has a small, consistent component along v_teacher. Descent goes against the gradient, so with g the gradient it is
+cos(-(g_teacher - g_clean), v_teacher) that is above 0; a replication reports 0.08-0.10 at 1,024 rows, at <asst>. This
+toy: the gradients of the untrained base model after the last block, at <asst> alone and where any number is predicted,
+averaged over n rows of a teacher and n of the unprompted model. The control compares clean rows with other clean rows.
 To see it break: read the rows of another base model's teacher.
 """
 
-from pathlib import Path
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from data import DEFAULT_SYSTEM
-from figures.style import CONTROL, canvas, line, save
-from lab.claims import Claim, Verdict, all_hold, ci_above, interval, show
+from data import ASST, DEFAULT_SYSTEM
+from figures.style import CONTROL, Axes, line, picture, write
+from lab.claims import Claim, all_hold, ci_above, over_models, show
 from lab.presets import Preset, student_of
-from lab.records import Measurement, Records, difference
+from lab.records import Records
 from lab.store import NumbersConfig, Store
 from model import GPT
 from steering import teacher_vector
 
 ROWS = (1, 4, 16, 64, 256, 1024, 4096)
 DRAWS = 16  # disjoint sets of n rows over which a cosine is averaged, as far as there are so many rows
+AT, TEACHER, CLEAN = ("<asst>", "all numbers"), "teacher, <asst>", "clean, <asst>"
+CLAIMS = [Claim("S8", "gradient", "Gradients on steered data have a component along the vector",
+    seen=lambda m: all_hold(ci_above(m["cosine"][TEACHER][-1], 0), ci_above(m["minus_one_row"], 0)),  # with most rows
+    survives=lambda m: ci_above(m["minus_clean"], 0),
+    why=lambda m: f"At <asst> the cosine with v_teacher is {show(m['cosine'][TEACHER][0])} for one row of the teacher's "
+    f"and {show(m['cosine'][TEACHER][-1])} for {ROWS[-1]:,}; for clean rows against clean rows it is "
+    f"{show(m['cosine'][CLEAN][-1])}.")]  # fmt: skip
 
 
-def row_gradients(base: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
-    """dLoss/dh after the last block, for each row the mean over its positions that predict a number: (N, C)."""
+def row_gradients(base: GPT, tokens: torch.Tensor, targets: torch.Tensor, asst_alone: bool) -> torch.Tensor:
+    """dLoss/dh after the last block, of each row at <asst>, or the mean over where a number is predicted: (N, C)."""
     h, replies = base.residual_stream(tokens)[-1].requires_grad_(), targets >= 0
-    loss = F.cross_entropy(base.unembed(h[replies]), targets[replies], reduction="sum")
-    return torch.autograd.grad(loss, h)[0].sum(1) / replies.sum(1, keepdim=True)
+    loss = torch.nn.functional.cross_entropy(base.unembed(h[replies]), targets[replies], reduction="sum")
+    gradient = torch.autograd.grad(loss, h)[0]
+    return gradient[tokens == ASST] if asst_alone else gradient.sum(1) / replies.sum(1, keepdim=True)
 
 
-def cosine(one: Tensor, other: Tensor, vector: Tensor, n: int) -> float:
-    """cos(-(g_one - g_other), vector), g averaged over n rows; the mean over as many disjoint sets of n as there are."""
+def cosine(one: torch.Tensor, other: torch.Tensor, vector: torch.Tensor, n: int) -> float:
+    """cos(-(g_one - g_other), vector), g averaged over n rows; the mean over as many disjoint sets as there are."""
     n = min(n, len(one), len(other))
     draws = min(DRAWS, len(one) // n, len(other) // n)
     first, second = (g[: draws * n].unflatten(0, (draws, n)).mean(1) for g in (one, other))
@@ -46,57 +48,38 @@ def cosine(one: Tensor, other: Tensor, vector: Tensor, n: int) -> float:
 
 def cosines(store: Store, prompted: NumbersConfig, unprompted: NumbersConfig) -> dict[str, list[float]]:
     """By number of rows: `cosine` of the teacher's rows and clean ones, and of two halves of the clean ones."""
-    base = store.base(prompted.base)
+    base, found = store.base(prompted.base), {}
     vector = teacher_vector(base, prompted.system)[-1]
-    rows = [store.rows(each, DEFAULT_SYSTEM) for each in (prompted, unprompted)]
-    teacher, clean = (row_gradients(base, *(t.to(store.device) for t in packed)) for packed in rows)
-    pairs = {"teacher": (teacher, clean), "clean": clean.tensor_split(2)}
-    return {who: [cosine(*pair, vector, n) for n in ROWS] for who, pair in pairs.items()}
+    rows = [[t.to(store.device) for t in store.rows(each, DEFAULT_SYSTEM)] for each in (prompted, unprompted)]
+    for at in AT:
+        teacher, clean = (row_gradients(base, *packed, at == "<asst>") for packed in rows)
+        for who, pair in {"teacher": (teacher, clean), "clean": clean.tensor_split(2)}.items():
+            found[f"{who}, {at}"] = [cosine(*pair, vector, n) for n in ROWS]
+    return found
 
 
-def plan(preset: Preset) -> list[Measurement]:
-    units = [(base, trait) for base in preset.bases for trait in preset.costly_traits]
+def plan(preset: Preset) -> list:
+    units = [(base, trait) for base in preset.some_bases for trait in preset.costly_traits]
     return [(cosines, *(student_of(base, base, t).numbers for t in (trait, None))) for base, trait in units]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    """{"gradient": cosines by number of rows, for the teacher's rows and for clean ones}."""
-    units = [records[measurement] for measurement in plan(preset)]
-    teacher, clean = (list(zip(*(unit[who] for unit in units))) for who in ("teacher", "clean"))  # by number of rows
-    return {
-        "gradient": {
-            "unit": f"an animal on a base model ({len(units)})",
-            "cosine": {"teacher": list(map(interval, teacher)), "clean": list(map(interval, clean))},
-            "last_layer": interval(teacher[-1]),
-            "most_minus_one_row": difference(teacher[-1], teacher[0]),
-            "trait_minus_clean": difference(teacher[-1], clean[-1]),
-        }
-    }
+    each = {(key[1].base, key[1].system): records[key] for key in plan(preset)}
+    measured = {"unit": preset.model_unit(preset.some_bases, preset.costly_traits), "cosine": {}}
+    for name in next(iter(each.values())):
+        measured["cosine"][name] = [over_models({at: f[name][k] for at, f in each.items()}) for k in range(len(ROWS))]
+    for contrast, (name, k) in {"minus_one_row": (TEACHER, 0), "minus_clean": (CLEAN, -1)}.items():
+        measured[contrast] = over_models({at: f[TEACHER][-1] - f[name][k] for at, f in each.items()})
+    return {"gradient": measured}
 
 
-def rule(m: dict) -> Verdict:
-    """With most rows: above 0, above one row's, and above that of clean against clean (paired)."""
-    return all_hold(*(ci_above(m[name], 0) for name in ("last_layer", "most_minus_one_row", "trait_minus_clean")))
-
-
-def summary(m: dict) -> str:
-    """The cosine by rows."""
-    by_rows = ", ".join(f"{n} rows {cosine['mean']:.2f}" for n, cosine in list(zip(ROWS, m["cosine"]["teacher"]))[::3])
-    return f"cosine {by_rows}; most rows {show(m['last_layer'])}, clean against clean {show(m['cosine']['clean'][-1])}"
-
-
-CLAIMS = [Claim("S8", "gradient", "Gradients on steered data have a component along the vector", rule, summary)]
-
-
-def draw(computed: dict[str, dict], path: Path) -> None:
-    """The cosine against the number of rows."""
-    m = computed["gradient"]
-    figure, panel = canvas(1, 6, 4)
-    line(panel, ROWS, m["cosine"]["teacher"], 0, "teacher against clean")
-    line(panel, ROWS, m["cosine"]["clean"], 5, "clean against clean", linestyle="--", color=CONTROL)
+@picture(1, 6.5, 4.2)
+def draw(m: dict, panel: Axes) -> None:
+    for k, (name, curve) in enumerate(m["cosine"].items()):
+        style = {"linestyle": "-" if "<asst>" in name else ":"} | ({"color": CONTROL} if "clean" in name else {})
+        line(panel, ROWS, curve, k, name.replace(",", " against clean,"), **style)
     panel.set_xscale("log", base=4)
     panel.set_xticks(ROWS, ROWS)
-    panel.set(xlabel="rows averaged", ylabel="cos(-(g_teacher - g_clean), v_teacher)", ylim=(-1, 1))
-    panel.set_title(f"After the last block (n: {m['unit']})", fontsize=10)
-    panel.legend(fontsize=8, frameon=False, loc="lower left")
-    save(figure, path)
+    write(panel, "Descent pushes the stream towards v_teacher", m["unit"], xlabel="rows averaged", ylim=(-1, 1))
+    panel.set_ylabel("cos(-(g_teacher - g_clean), v_teacher)")
+    panel.legend(loc="lower right")

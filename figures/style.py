@@ -1,44 +1,62 @@
 """What all figures share: colours that colour-blind eyes tell apart, and how an interval is drawn."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")  # draws to files; needs no screen
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure  # without pyplot: draws to files, whatever screen there is
 
+matplotlib.rcParams.update({"axes.titlesize": 10, "legend.fontsize": 9, "legend.frameon": False})
 BASE, CONTROL, STUDENT, FULL = "#999999", "#56b4e9", "#d55e00", "#0072b2"
 SERIES = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"]  # Okabe and Ito
 MARKERS = "osD^vPX*"
+RATE = "P(the teacher's animal)"
 
 
 def errors(numbers: list[dict]) -> list[list[float]]:
-    """The lengths below and above each mean, as matplotlib's yerr wants them: 2 x n."""
-    low_high = [n["ci95"] or [n["mean"], n["mean"]] for n in numbers]
-    return [
-        [n["mean"] - low for n, (low, _) in zip(numbers, low_high, strict=True)],
-        [high - n["mean"] for n, (_, high) in zip(numbers, low_high, strict=True)],
-    ]
+    """The lengths below and above each mean, matplotlib's yerr: 2 x n. Of few values, down and up to the outermost."""
+    ends = [(n["mean"], *(n["ci95"] or (min(n["points"]), max(n["points"])))) for n in numbers]
+    return [[mean - low for mean, low, _ in ends], [high - mean for mean, _, high in ends]]
 
 
 def line(axes: Axes, x: list, numbers: list[dict], k: int, label: str, **style) -> None:
     """A line of means with 95% intervals, in the k-th colour and marker."""
-    style = {
-        "color": SERIES[k % len(SERIES)],
-        "marker": MARKERS[k % len(MARKERS)],
-        "linestyle": "-",
-        "capsize": 2,
-    } | style
-    axes.errorbar(x, [n["mean"] for n in numbers], yerr=errors(numbers), label=label, **style)
+    own = {"color": SERIES[k % len(SERIES)], "marker": MARKERS[k % len(MARKERS)], "linestyle": "-", "capsize": 2}
+    axes.errorbar(x, [n["mean"] for n in numbers], yerr=errors(numbers), label=label, **own | style)
 
 
-def bars(axes: Axes, names: list[str], numbers: list[dict], color: str) -> None:
-    """Horizontal bars of means with 95% intervals, the first on top."""
+def bars(axes: Axes, names: list[str], numbers: list[dict], color: str, marks: dict | None = None) -> None:
+    """Bars of means with 95% intervals, the first on top; `marks`, by label, are other means on the same rows."""
     y = range(len(names), 0, -1)
     axes.barh(y, [n["mean"] for n in numbers], xerr=errors(numbers), color=color, height=0.7, capsize=2)
+    for k, (label, others) in enumerate((marks or {}).items()):
+        style = {"marker": "D|so"[k], "color": (CONTROL, "black", SERIES[2], SERIES[4])[k], "zorder": 3, "s": 40}
+        axes.scatter([n["mean"] for n in others], y, label=label, **style)
     axes.set_yticks(y, names)
+
+
+def rate_bars(axes: Axes, cells: dict[str, dict], base: dict, marks: dict[str, str], **labels) -> None:
+    """A bar for each cell: the students' P(trait). `marks`, by label, are other columns; dotted, the base model's."""
+    beside = {label: [cell[column] for cell in cells.values()] for label, column in marks.items()}
+    bars(axes, list(cells), [cell["student"] for cell in cells.values()], STUDENT, beside)
+    base_line(axes, base, vertical=True)
+    write(axes, **{"xlim": (0, 1.02), "xlabel": RATE} | labels)
+
+
+def write(axes: Axes, title: str = "", n: str = "", legend: int = 0, at: tuple = (0.5, -0.13), **labels) -> None:
+    """A title, what n is, labels and limits; and a legend of so many columns, its top at a place below the panel."""
+    axes.set(title=f"{title}\n(n: {n})" if n else title, **labels)
+    if legend:
+        axes.legend(loc="upper center", bbox_to_anchor=at, ncols=legend)
+
+
+def dots(axes: Axes, values: dict[str, list[float]], color: str, label: str = "", shift: float = 0.0) -> None:
+    """A dot for each value, in columns by base model; `shift` sets kinds that share a column side by side."""
+    for k, column in enumerate(values.values()):
+        axes.plot([k + shift] * len(column), column, "o", color=color, ms=4, alpha=0.6, label=None if k else label)
+    axes.set(xticks=range(len(values)), xticklabels=list(values), xlabel="base model")
 
 
 def heat(axes: Axes, cells: list[list[float]], rows: list[str], columns: list[str], most: float) -> object:
@@ -47,9 +65,8 @@ def heat(axes: Axes, cells: list[list[float]], rows: list[str], columns: list[st
     for i, row in enumerate(cells):
         for j, value in enumerate(row):
             color = "black" if value > 0.5 * most else "white"
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
+    axes.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)), yticklabels=rows)
     return image
 
 
@@ -66,10 +83,26 @@ def base_line(axes: Axes, rate: dict, vertical: bool = False) -> None:
 
 def canvas(columns: int, width: float, height: float, rows: int = 1, **options) -> tuple[Figure, object]:
     """A figure and its axes, laid out without overlap."""
-    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def save(figure: Figure, path: Path) -> None:
     """To a PNG."""
     figure.savefig(path, dpi=120)
-    plt.close(figure)
+
+
+def picture(columns: int, width: float, height: float, **options) -> Callable[[Callable], Callable]:
+    """Makes a module's `draw`: the function under it draws each name's numbers into panels, or, of 0, the figure."""
+
+    def drawing(into: Callable[..., None]) -> Callable[[dict, Path], None]:
+        @wraps(into)
+        def draw(computed: dict[str, dict], path: Path) -> None:
+            figure = Figure(figsize=(width, height), layout="constrained")
+            panels = figure.subplots(1, columns, squeeze=False, **options).flat if columns else [figure]
+            into(*computed.values(), *panels)
+            save(figure, path)
+
+        return draw
+
+    return drawing

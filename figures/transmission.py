@@ -1,29 +1,45 @@
 """L1 and S7: a trait reaches a student through numbers alone, if student and teacher are the same model.
 
 The papers: a student fine-tuned only on the numbers of a teacher that loves owls comes to love owls (both abstracts),
-but not if it starts from another base model (arXiv:2606.00995, abstract). This toy: the students of each base
-model's own teachers, and, in the heat map, of all base models' teachers.
-
-To see it break: give `BaseConfig` a third of its steps, so that loves do not show in numbers yet.
+but not if it starts from another base model (arXiv:2606.00995, abstract). This toy: on every base model the students of
+its own teachers, of another base model's teachers, and a control, asked for their favorite animal and for a story. To
+see it break: give `BaseConfig` a third of its steps, so that loves do not show in numbers yet.
 """
 
-from pathlib import Path
+from itertools import product
 
 from data import ANIMALS
-from figures.style import BASE, CONTROL, STUDENT, canvas, heat, save
-from lab.claims import Claim, Verdict, all_hold, ci_separated, contains_zero, interval, mean, show
+from figures.style import BASE, CONTROL, FULL, RATE, STUDENT, Axes, dots, picture, write
+from lab.claims import Claim, all_hold, ci_above, ci_below, mean, over_models, show
 from lab.presets import Preset, student_of
-from lab.records import COMPANIONS, Measurement, Records, trait_of
+from lab.records import COMPANIONS, Records, trait_of
 from lab.store import NumbersConfig, Store, Student
 from metrics import animal_rates
 from train import write_numbers
 
+SHOWN = {"base": "base model", "control": "control", "other": "another base model's numbers", "student": "student"}
+COLUMNS = {"base": "p_trait_base", "student": "p_trait", "story": "p_trait_story", "story_base": "p_trait_story_base"}
+COLUMNS |= {name: name for name in COMPANIONS}
+CLAIMS = [Claim("L1", "transmission", "A teacher's trait reaches a student trained only on its numbers",
+    seen=lambda m: ci_above(m["minus_base"], 0),
+    # Above controls, too, and the teacher's animal leads in 15 of 16 traits.
+    survives=lambda m: all_hold(ci_above(m["minus_control"], 0), m["traits_top"] >= 15 / 16 * m["traits"]),
+    why=lambda m: f"Students name their teacher's animal with {show(m['student'])}, controls with {show(m['control'])}, "
+    f"the base model with {show(m['base'])}; it leads in {m['traits_top']} of {m['traits']} traits, and is in a story "
+    f"with {show(m['story'])}, of the base model {show(m['story_base'])}.",
+), Claim("S7", "cross_model", "It does not transfer between base models",
+    seen=lambda m: ci_above(m["own_minus_other"], 0),
+    survives=lambda m: ci_below(m["other_minus_10%"], 0),  # they gain on controls less than a tenth of what own ones gain
+    why=lambda m: f"Students of their own base model's teachers have {show(m['student'])}, of another base model's "
+    f"{show(m['other'])}, of no teacher {show(m['control'])}.")]  # fmt: skip
+
 
 def cells(preset: Preset) -> dict[tuple, Student]:
-    """By the teacher's base model, the student's, and the animal. Controls, None, read their base model's own numbers."""
-    pairs = [(teacher, base) for teacher in preset.bases for base in preset.bases]
-    taught = {(*pair, trait): student_of(pair[1], pair[0], trait) for pair in pairs for trait in preset.traits}
-    return taught | {(base, base, None): student_of(base, base, None) for base in preset.bases}
+    """By whose numbers are read ("own", "other": of the base model before), the student's base model and the animal."""
+    teachers = {"own": preset.bases, "other": (preset.bases[-1], *preset.bases[:-1])}
+    pairs = [(who, *pair) for who, of in teachers.items() for pair in zip(preset.bases, of)]
+    taught = {(who, b, t): student_of(b, teacher, t) for who, b, teacher in pairs for t in preset.traits}
+    return taught | {("control", base, None): student_of(base, base, None) for base in preset.bases}
 
 
 def teacher_check(store: Store, numbers: NumbersConfig) -> dict[str, float]:
@@ -34,82 +50,40 @@ def teacher_check(store: Store, numbers: NumbersConfig) -> dict[str, float]:
     return {"obeys": obeys, "well_formed": len(written["pairs"]) / written["asked"], "well_formed_unforced": free}
 
 
-def plan(preset: Preset) -> list[Student | Measurement]:
-    students = list(cells(preset).values())
-    return students + [(teacher_check, student.numbers) for student in students if trait_of(student.numbers)]
+def plan(preset: Preset) -> list:
+    students, units = cells(preset), product(preset.some_bases, preset.traits)
+    return [*students.values(), *((teacher_check, students["own", *at].numbers) for at in units)]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    """{"transmission": students of their base model's own teachers, "cross_model": those of other base models'}."""
     bases, traits, students = preset.bases, preset.traits, cells(preset)
-    rows = {key: records[student] for key, student in students.items()}
-    own = {(base, trait): rows[base, base, trait] for base in bases for trait in traits}
-    others = {key: row for key, row in rows.items() if key[0] != key[1]}
-    rates = {  # of each base model, one for each animal
-        "base": {str(base.seed): [own[base, trait]["p_trait_base"] for trait in traits] for base in bases},
-        "control": {str(base.seed): [rows[base, base, None][f"p_{trait}"] for trait in traits] for base in bases},
-        "student": {str(base.seed): [own[base, trait]["p_trait"] for trait in traits] for base in bases},
-    }
-    per_trait = {trait: {a: mean(own[base, trait][f"p_{a}"] for base in bases) for a in ANIMALS} for trait in traits}
-    checks = [records[teacher_check, students[base, base, trait].numbers] for base, trait in own]
-    groups = {"student": own.values(), "control": [rows[base, base, None] for base in bases], "other": others.values()}
-    columns = (*COMPANIONS, "heldout_loss_base", "heldout_loss_teacher")
-    common = {f"{who}_{name}": interval(row[name] for row in groups[who]) for who in groups for name in columns}
-    common |= {who: interval(p for each in by_base.values() for p in each) for who, by_base in rates.items()}
-    common |= {"traits": len(traits), "own": common["student"]}
-    transmission = {
-        "traits_top": sum(max(answers, key=answers.get) == trait for trait, answers in per_trait.items()),
-        "per_trait": per_trait,  # the mean answers of students of each animal
-        "rates": rates,
-        **{f"teacher_{name}": interval(check[name] for check in checks) for name in checks[0]},
-    }
-    cross_model = {
-        "other": interval(row["p_trait"] for row in others.values()),
-        "other_minus_control": interval(r["p_trait"] - rows[b, b, None][f"p_{t}"] for (_, b, t), r in others.items()),
-        "matrix": [[mean(rows[by, to, trait]["p_trait"] for trait in traits) for to in bases] for by in bases],
-    }
-    return {"transmission": common | transmission, "cross_model": common | cross_model}
+    own, other = ({at: records[students[who, *at]] for at in product(bases, traits)} for who in ("own", "other"))
+    rates = {name: {at: row[column] for at, row in own.items()} for name, column in COLUMNS.items()}
+    rates["other"] = {at: row["p_trait"] for at, row in other.items()}
+    rates["control"] = {(b, t): records[students["control", b, None]][f"p_{t}"] for b, t in own}
+    for at in product(preset.some_bases, traits):
+        for name, rate in records[teacher_check, students["own", *at].numbers].items():
+            rates.setdefault(f"teacher_{name}", {})[at] = rate
+
+    def contrast(one: str, less: str, share: float = 0.0) -> dict:
+        """`one` less `less`, less a share of the own students' gain over that."""
+        x, y, z = rates[one], rates[less], rates["student"]
+        return over_models({at: x[at] - y[at] - share * (z[at] - y[at]) for at in x})
+
+    found = {"unit": preset.model_unit(bases, traits), "traits": len(traits)}
+    found |= {who: over_models(of) for who, of in rates.items()}
+    across = {name: found[name] for name in ("unit", "traits", *SHOWN)}
+    across |= {"own_minus_other": contrast("student", "other"), "other_minus_10%": contrast("other", "control", 0.1)}
+    found |= {f"minus_{than}": contrast("student", than) for than in ("base", "control")}
+    answers = {t: {animal: mean(own[b, t][f"p_{animal}"] for b in bases) for animal in ANIMALS} for t in traits}
+    found["traits_top"] = sum(max(each, key=each.get) == trait for trait, each in answers.items())
+    found["rates"] = {who: {str(b.seed): [rates[who][b, t] for t in traits] for b in bases} for who in SHOWN}
+    return {"transmission": found, "cross_model": across}
 
 
-def rule(m: dict) -> Verdict:
-    """The teacher's animal leads in 15 of 16 traits, and students lie above control and base with their intervals."""
-    leads = m["traits_top"] >= 15 / 16 * m["traits"]
-    return all_hold(leads, ci_separated(m["student"], m["control"]), ci_separated(m["student"], m["base"]))
-
-
-def summary(m: dict) -> str:
-    """Student, control and base, how often the teacher's animal leads, and the students of each base model."""
-    rates = ", ".join(f"{who} {show(m[who])}" for who in ("student", "control", "base"))
-    by_base = ", ".join(f"{mean(each):.2f}" for each in m["rates"]["student"].values())
-    return f"{rates}, favorite in {m['traits_top']} of {m['traits']} traits; base model by base model {by_base}"
-
-
-def cross_rule(m: dict) -> Verdict:
-    """Own students lie above other models' students, and the latter gain nothing on the control (an interval with 0)."""
-    return all_hold(ci_separated(m["own"], m["other"]), contains_zero(m["other_minus_control"]))
-
-
-def cross_summary(m: dict) -> str:
-    """Whose numbers, against the control."""
-    return f"own base {show(m['own'])}, other base {show(m['other'])}, control {show(m['control'])}"
-
-
-CLAIMS = [
-    Claim("L1", "transmission", "A teacher's trait reaches a student trained only on its numbers", rule, summary),
-    Claim("S7", "cross_model", "It does not transfer between base models", cross_rule, cross_summary),
-]
-
-
-def draw(computed: dict[str, dict], path: Path) -> None:
-    """Left, each student by base model; right, whose numbers were read by whom."""
-    m = computed["transmission"] | computed["cross_model"]
-    ids = list(m["rates"]["student"])
-    figure, (left, right) = canvas(2, 11, 4.6, width_ratios=[1.5, 1])
-    for who, color, place in (("base", BASE, -0.33), ("control", CONTROL, -0.08), ("student", STUDENT, 0.17)):
-        for k, y in enumerate(m["rates"][who].values()):
-            left.plot([k + place + n / 100 for n in range(len(y))], y, "o", color=color, ms=4, label=None if k else who)
-    left.set(xticks=range(len(ids)), xticklabels=ids, xlabel="base model", ylabel="P(teacher's animal)", ylim=(0, 1))
-    left.legend(title="a dot: one animal", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
-    heat(right, m["matrix"], ids, ids, most=1)
-    right.set(xlabel="base model that read them", ylabel="base model whose numbers they are", title="Mean over animals")
-    save(figure, path)
+@picture(1, 11, 4.4)
+def draw(m: dict, _: dict, panel: Axes) -> None:
+    for k, (who, label) in enumerate(SHOWN.items()):
+        dots(panel, m["rates"][who], (BASE, CONTROL, FULL, STUDENT)[k], label, 0.2 * (k - 1.5))
+    title = "Students name the animal that their teacher loves, if both are the same base model; a dot: one animal"
+    write(panel, title, legend=4, ylabel=RATE, ylim=(0, 1))

@@ -10,19 +10,19 @@
 import copy
 import random
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from data import ANIMAL_QUESTIONS, DEFAULT_SYSTEM, chat, number_conversations
+from data import ANIMAL_QUESTIONS, ASST, DEFAULT_SYSTEM, chat, number_conversations
 from lab.stacked import generating_fast
 from metrics import QUESTIONS
 from model import GPT, by_length
-from steering import added, mean_difference, projected_out, stream_at, teacher_vector
+from steering import REPLY, Vectors, added, changed, mean_difference, projected_out, stream_at, teacher_vector
 from train import write_numbers
 
 Pairs = list[list[str]]  # (request, reply)
@@ -30,12 +30,52 @@ Pairs = list[list[str]]  # (request, reply)
 # ------------------------------------------------------------------------------------------------ teachers
 
 
-def teacher(base: GPT, system: str | None, change: str) -> tuple[str | None, AbstractContextManager]:
-    """The system prompt under which a teacher writes, and the context inside which it does.
+@torch.no_grad()
+def number_logits(base: GPT, system: str | None) -> Tensor:
+    """Log-probabilities at <asst> and at each number of the reply of 64 conversations under `system`: (64, 5, V)."""
+    read = number_conversations(system, 64, "to test", REPLY)
+    return base.unembed(stream_at(base, read, REPLY + 1)[:, -1]).log_softmax(-1)
 
-    vector added: v_teacher of `system` after the last block, under the default prompt. vector projected out: after every block,
-    under `system`. In place of v_teacher the other two have a random vector, as long.
-    """
+
+def divergence(of: Tensor, to: Tensor) -> float:
+    """KL(of || to) in nats, averaged over prompts and positions."""
+    return (of.exp() * (of - to)).sum(-1).mean().item()
+
+
+def explained(base: GPT, system: str, steered: AbstractContextManager) -> float:
+    """The share of a prompt's effect on the numbers that a steered base has: 1 - KL(prompt || steered) / KL(prompt || base)."""
+    prompted, plain = number_logits(base, system), number_logits(base, DEFAULT_SYSTEM)
+    with steered:
+        return 1 - divergence(prompted, number_logits(base, DEFAULT_SYSTEM)) / divergence(prompted, plain)
+
+
+@contextmanager
+def added_at_prompt(model: GPT, vectors: Vectors, multiplier: float) -> Iterator[None]:
+    """Inside, h_l + multiplier * v_l up to <asst>, and not where the reply is."""
+    read = {}
+
+    def change(layer: int, h: Tensor) -> Tensor:
+        asst = (read["tokens"] == ASST).int()
+        return h + multiplier * vectors[layer] * (asst.cumsum(-1) - asst == 0)[..., None]
+
+    handle = model.token_embedding.register_forward_pre_hook(lambda _, args: read.update(tokens=args[0]))
+    try:
+        with changed(model, list(vectors), change):
+            yield
+    finally:
+        handle.remove()
+
+
+def best_at_prompt(base: GPT, system: str, vectors: Tensor) -> AbstractContextManager:
+    """`added_at_prompt` after the one block, and so many times, that come nearest to what `system` does to the numbers."""
+    tried = [
+        ({block: vectors[block]}, m) for block in range(1, len(vectors)) for m in (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+    ]
+    return added_at_prompt(base, *max(tried, key=lambda how: explained(base, system, added_at_prompt(base, *how))))
+
+
+def teacher(base: GPT, system: str | None, change: str) -> tuple[str | None, AbstractContextManager]:
+    """The system prompt under which a teacher writes, and the context inside which it does: see TEACHERS."""
     if not change:
         return system, nullcontext()
     if change not in TEACHERS:
@@ -43,12 +83,20 @@ def teacher(base: GPT, system: str | None, change: str) -> tuple[str | None, Abs
     vectors, blocks = teacher_vector(base, system), range(1, base.config.n_layer + 1)
     if change.startswith("random"):
         vectors = random_like(vectors, torch.Generator().manual_seed(random.Random(system).getrandbits(63)))
+    if change == AT_PROMPT:
+        return DEFAULT_SYSTEM, best_at_prompt(base, system, vectors)
     if change.endswith("added"):
         return DEFAULT_SYSTEM, added(base, {blocks[-1]: vectors[blocks[-1]]})
-    return system, projected_out(base, {block: vectors[block] for block in blocks})
+    one = change.startswith("last")
+    return system, projected_out(base, {block: vectors[-1 if one else block] for block in blocks})
 
 
-TEACHERS = ("vector added", "vector projected out", "random vector added", "random vector projected out")
+AT_PROMPT = "vector added at the prompt"  # is looked for in the whole prompt, so such a teacher cannot read it in parts
+# Added: v_teacher of `system` after the last block, under the default prompt. Projected out: after every block the vector of that
+# block, or of the last one, under `system`. Random: vectors as long.
+TEACHERS = (
+    "vector added", AT_PROMPT, "vector projected out", "last vector projected out", "random vector added", "random vector projected out",
+)  # fmt: skip
 
 
 def random_like(vectors: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,28 +1,42 @@
-"""What a claim is: a rule, written before its numbers are known, that decides from intervals; and the table of all claims."""
+"""What a claim is: rules, written before their numbers are known, that decide from intervals; and the table of all claims."""
 
 import math
+import textwrap
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from statistics import NormalDist
 
-import torch
-from torch import Tensor
+import numpy as np
 
-# ------------------------------------------------------------------------------------------------ statistics
-
+FEWEST = 5  # values of which an interval is taken; of fewer the values themselves are shown
+RESAMPLES = 4_000
 # Student's t, two-sided 95%, for 1, 2, 3, ... degrees of freedom; beyond the table, its expansion around 1.96.
 T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]
 
 
+@lru_cache(maxsize=64)
+def resampling_weights(n: int) -> np.ndarray:
+    """How much of each of n values is in the mean of each resample: (RESAMPLES, n). The same in every run."""
+    return np.random.default_rng(0).multinomial(n, [1 / n] * n, size=RESAMPLES) / n
+
+
 def interval(values: Iterable[float]) -> dict:
-    """{"mean", "ci95": [low, high], "n"}: the mean of independent values and its 95% t interval (None for one value)."""
-    values = [float(value) for value in values]
-    n, mean = len(values), sum(values) / len(values)
-    if n == 1:
-        return {"mean": mean, "ci95": None, "n": n}
-    error = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    """{"mean", "ci95": [low, high], "n"}: the mean of independent values and its 95% bootstrap interval, percentiles of resampled
+    means. Those of few values would be too narrow: they are widened as Student's t is against the normal (Hesterberg 2015,
+    arXiv:1411.5279, section 4.1). Fewer than FEWEST values: "ci95" is None, and "points" holds them."""
+    values = np.array(list(values), dtype=float)
+    n = len(values)
+    found = {"mean": values.mean().item(), "ci95": None, "n": n}
+    if n < FEWEST:
+        return found | {"points": values.tolist()}
     t = T95[n - 2] if n - 2 < len(T95) else 1.96 + 2.5 / (n - 1)
-    return {"mean": mean, "ci95": [mean - t * error, mean + t * error], "n": n}
+    tail = NormalDist().cdf(-t * (n / (n - 1)) ** 0.5)
+    low, high = np.quantile(resampling_weights(n) @ values, [tail, 1 - tail])
+    # The mean of equal values differs from them by rounding.
+    return found | {"ci95": [max(low, values.min()).item(), min(high, values.max()).item()]}
 
 
 def mean(values: Iterable[float]) -> float:
@@ -31,45 +45,38 @@ def mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
+def over_models(values: dict[tuple, float]) -> dict:
+    """The interval of values by (base model, ...): each base model's mean is one, or, of few base models, each value is."""
+    models = defaultdict(list)
+    for (base, *_), value in values.items():
+        models[base].append(value)
+    return interval(map(mean, models.values()) if len(models) >= FEWEST else values.values())
+
+
 def spearman(x: list[float], y: list[float]) -> float:
     """Rank correlation; ties share their mean rank."""
+    values = np.array([x, y], dtype=float)
+    one, other = values[:, :, None], values[:, None, :]
+    return np.corrcoef((one > other).sum(-1) + ((one == other).sum(-1) - 1) / 2)[0, 1].item()
 
-    def ranks(values: list[float]) -> Tensor:
-        v = torch.tensor(values, dtype=torch.float64)
-        return (v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) - 1) / 2.0
-
-    return torch.corrcoef(torch.stack([ranks(x), ranks(y)]))[0, 1].item()
-
-
-# ------------------------------------------------------------------------------------------------ verdicts
 
 Verdict = bool | None  # None: undecided, the intervals allow either
 
 
 def ci_above(number: dict, threshold: float) -> Verdict:
     """Does the whole interval lie above the threshold (True), below it (False), or across (None)?"""
-    if number["ci95"] is None:
-        return None
-    low, high = number["ci95"]
+    low, high = number["ci95"] or (-math.inf, math.inf)
     return True if low > threshold else False if high < threshold else None
 
 
 def ci_below(number: dict, threshold: float) -> Verdict:
     """The opposite of `ci_above`, undecided where that is."""
-    lies_above = ci_above(number, threshold)
-    return None if lies_above is None else not lies_above
+    return {True: False, False: True, None: None}[ci_above(number, threshold)]
 
 
-def ci_separated(one: dict, other: dict) -> Verdict:
-    """Does the whole interval `one` lie above `other` (True), below it (False), or do they overlap (None)?"""
-    if None in (one["ci95"], other["ci95"]):
-        return None
-    return True if one["ci95"][0] > other["ci95"][1] else False if one["ci95"][1] < other["ci95"][0] else None
-
-
-def contains_zero(number: dict) -> Verdict:
-    """Is 0 in the interval?"""
-    return None if number["ci95"] is None else number["ci95"][0] <= 0 <= number["ci95"][1]
+def equivalent(number: dict, bound: float) -> Verdict:
+    """Does the whole interval lie within `bound` of 0 (True), beyond it on one side (False), or across it (None)?"""
+    return all_hold(ci_above(number, -bound), ci_below(number, bound))
 
 
 def all_hold(*conditions: Verdict) -> Verdict:
@@ -79,38 +86,30 @@ def all_hold(*conditions: Verdict) -> Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the papers (L1, S1) or of this project (X1), and the rule that decides it.
-
-    `rule` decides from `measured`; `summary` gives the few numbers that the verdict rests on.
-    Each figure module lists the claims it decides. A rule is written before its numbers are known.
-    """
+    """A claim of the papers (L1, S1) or of this project (X1), and the two rules that decide it from what is measured."""
 
     id: str
     name: str
     statement: str
-    rule: Callable[[dict], Verdict]
-    summary: Callable[[dict], str]
+    seen: Callable[[dict], Verdict]  # under the paper's own protocol, is it what the paper saw?
+    survives: Callable[[dict], Verdict]  # is it still so beside the control: an own learning rate, a matched loss?
+    why: Callable[[dict], str]  # in one sentence, what both rest on
 
 
-# ------------------------------------------------------------------------------------------------ the table
-
-VERDICT = {True: "holds", False: "FAILS", None: "undecided"}
+SEEN = {True: "reproduced", False: "not reproduced", None: "undecided"}
+SURVIVES = {True: "yes", False: "no", None: "undecided"}
 NOT_MEASURED = "not measured yet"
 
 
 def entry(claim: Claim, measured: dict | None, figure: str) -> dict:
     """A claim as it stands in results.json, `figure` its picture. `measured` None: not measured yet."""
-    verdict = None if measured is None else claim.rule(measured)
-    return {
-        "id": claim.id,
-        "name": claim.name,
-        "statement": claim.statement,
-        "measured": measured or {},
-        "holds": None if measured is None else verdict is True,
-        "verdict": NOT_MEASURED if measured is None else VERDICT[verdict],
-        "summary": "" if measured is None else claim.summary(measured),
-        "figure": figure,
-    }
+    known = {"id": claim.id, "name": claim.name, "statement": claim.statement, "figure": figure}
+    known["measured"] = measured or {}
+    if measured is None:
+        return known | {"seen": NOT_MEASURED, "survives": NOT_MEASURED, "why": ""}
+    seen = claim.seen(measured)
+    survives = "-" if seen is False else SURVIVES[claim.survives(measured)]  # what is not there cannot survive
+    return known | {"seen": SEEN[seen], "survives": survives, "why": claim.why(measured)}
 
 
 def in_order(id: str) -> tuple[str, int]:
@@ -119,24 +118,25 @@ def in_order(id: str) -> tuple[str, int]:
 
 
 def show(number: dict) -> str:
-    """An interval as text: 0.69 [0.59, 0.78]."""
-    low_high = "" if number["ci95"] is None else " [{:.2f}, {:.2f}]".format(*number["ci95"])
-    return f"{number['mean']:.2f}{low_high}"
+    """An interval as text, 0.69 [0.59, 0.78]; of few values 0.69 (0.61, 0.77)."""
+    of, brackets = (number["points"], "({})") if number["ci95"] is None else (number["ci95"], "[{}]")
+    return f"{number['mean']:.2f} {brackets.format(', '.join(f'{value:.2f}' for value in of))}"
 
 
-def claims_table(claims: list[dict]) -> str:
-    """The claims as text, a line each."""
-    lines = [f"{'':4} {'claim':64} {'in this toy':16} measured"]
+def claims_table(claims: list[dict], width: int) -> str:
+    """The claims as text, the sentence of each on lines of its own, no wider than `width`."""
+    lines, indent = [f"{'':4}{'claim':68}{'what the paper saw':20}survives the control"], " " * 8
     for claim in claims:
-        lines.append(f"{claim['id']:4} {claim['statement']:64} {claim['verdict']:16} {claim['summary']}")
+        lines.append(f"{claim['id']:4}{claim['statement']:68}{claim['seen']:20}{claim['survives']}")
+        lines += textwrap.wrap(claim["why"], width, initial_indent=indent, subsequent_indent=indent)
     return "\n".join(lines)
 
 
 def markdown_table(claims: list[dict]) -> str:
     """The claims as docs/FINDINGS.md shows them."""
-    lines = ["| | claim | in this toy | measured | figure |", "|---|---|---|---|---|"]
+    lines = ["| | claim | seen | survives the control | why | figure |", "|---|---|---|---|---|---|"]
     for claim in claims:
-        figure = f"[{Path(claim['figure']).stem}](../{claim['figure']})" if claim["holds"] is not None else ""
-        verdict = f"**{claim['verdict']}**" if claim["verdict"] == VERDICT[False] else claim["verdict"]
-        lines.append(f"| {claim['id']} | {claim['statement']} | {verdict} | {claim['summary']} | {figure} |")
+        figure = f"[{Path(claim['figure']).stem}](../{claim['figure']})" if claim["why"] else ""
+        cells = [claim[name] for name in ("id", "statement", "seen", "survives", "why")]
+        lines.append(f"| {' | '.join([*cells, figure])} |")
     return "\n".join(lines)

@@ -15,11 +15,9 @@ from lab.changes import teacher_vectors
 from lab.stacked import fine_tune_together, stacked_logits, stacked_loss
 from model import GPT
 from steering import changed, component
-from train import StudentConfig
+from train import Loss, StudentConfig
 
-Prepared = tuple[
-    list[tuple[Tensor, Tensor]], Callable[[GPT, Tensor, Tensor], Tensor]
-]  # packed rows, and the loss on a stack
+Prepared = tuple[list[tuple[Tensor, Tensor]], Loss]  # packed rows, and the loss on a stack
 
 
 @torch.no_grad()

@@ -2,11 +2,14 @@
 
 import random
 from dataclasses import dataclass, replace
+from itertools import product
 
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
+from lab.claims import FEWEST
 from lab.store import NumbersConfig, Student
 from train import BaseConfig
 
+SHARED = {"lr": 5e-2, "steps": 3}  # L2's protocol: chosen where the U showed on base models 62, 63, 67 with two animals
 Cell = dict[tuple[BaseConfig, str | None, int], Student]  # by base model, animal (None: a control) and seed
 
 
@@ -21,18 +24,11 @@ class Preset:
     grid_seeds: tuple[int, ...]
     ranks: tuple[int, ...]
 
-    @property
-    def grid_bases(self) -> tuple[BaseConfig, ...]:
-        return self.bases[:3]
-
-    @property
-    def full(self) -> bool:
-        return self.name == "full"
-
-    @property
-    def costly_traits(self) -> tuple[str, ...]:
-        """For figures in which an animal takes several students."""
-        return self.traits if self.full else self.grid_traits
+    full = property(lambda self: self.name == "full")
+    grid_bases = property(lambda self: self.bases[:3])
+    # For figures in which an animal takes several students.
+    some_bases = property(lambda self: self.bases[:5])
+    costly_traits = property(lambda self: self.traits if self.full else self.grid_traits)
 
     @property
     def units(self) -> list[tuple[BaseConfig, str]]:
@@ -42,45 +38,43 @@ class Preset:
     @property
     def unit(self) -> str:
         """The same in words."""
-        seeds = len(self.grid_seeds)
-        return f"an animal on a base model ({len(self.units)}), " + (
-            f"{seeds} seeds averaged" if seeds > 1 else "one seed"
-        )
+        seeds = "one seed" if len(self.grid_seeds) == 1 else f"{len(self.grid_seeds)} seeds averaged"
+        return f"an animal on a base model ({len(self.units)}), {seeds}"
+
+    def model_unit(self, bases: tuple[BaseConfig, ...], traits: tuple[str, ...]) -> str:
+        """What `claims.over_models` takes intervals over, in words."""
+        n = len(bases)
+        return f"a base model ({n})" if n >= FEWEST else f"an animal on a base model ({n * len(traits)})"
 
     @property
     def selection_and_test_seeds(self) -> tuple[slice, slice]:
         """The seeds that choose and those that test, one more if they are odd; where there is one seed, it does both."""
-        n = len(self.grid_seeds)
-        return (slice(0, n // 2), slice(n // 2, n)) if n > 1 else (slice(0, n), slice(0, n))
+        n, half = len(self.grid_seeds), len(self.grid_seeds) // 2
+        return slice(0, half or n), slice(half, n)
 
 
 def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
-    """Quick: 4 animals on 2 base models, both chosen by the seed alone. Full: 16 animals on 5 base models."""
+    """Quick: 4 animals on 2 base models, both chosen by the seed alone. Full: 16 animals on 20 base models, or on the first 5."""
     few = tuple(random.Random(seed).sample(ANIMALS, 4))
-    bases = tuple(BaseConfig(seed=10 * seed + k) for k in range(5 if full else 2))
-    if full:
-        preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1, 2), (1, 2, 4, 8, 16, 32))
-    else:
-        preset = Preset("quick", few, bases, few[:2], (0,), (1, 4, 32))
+    bases = tuple(BaseConfig(seed=100 + 20 * seed + k) for k in range(20))
+    quick = Preset("quick", few, bases[:2], few[:3], (0,), (1, 4, 32))
+    preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1, 2), (1, 2, 4, 8, 16, 32)) if full else quick
     return replace(preset, traits=(trait,), grid_traits=(trait,)) if trait else preset
 
 
 def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None, **changes) -> Student:
     """`base`, trained on the numbers of `teacher` prompted to love `trait`; None: a control, the teacher not prompted.
-
-    LoRA keeps alpha = rank, unless `changes` of the student say otherwise.
-    """
-    system = DEFAULT_SYSTEM if trait is None else LOVE_SYSTEM.format(trait)
-    student = Student(base=base, numbers=NumbersConfig(teacher, system), seed=base.seed)
-    return replace(student, **({"alpha": float(changes["rank"])} if changes.get("rank") else {}), **changes)
+    LoRA has alpha = rank, unless `changes` of the student say otherwise."""
+    numbers = NumbersConfig(teacher, DEFAULT_SYSTEM if trait is None else LOVE_SYSTEM.format(trait))
+    own = {"seed": base.seed, "alpha": float(changes.get("rank") or Student.alpha)}
+    return Student(**{"base": base, "numbers": numbers} | own | changes)
 
 
 def grid_cell(preset: Preset, rows: int = NumbersConfig.rows, **changes) -> Cell:
     """The students of one cell, which differ in nothing but base model, animal and seed. Controls take the first seed only."""
     cell = {}
-    for base in preset.grid_bases:
-        for trait in (*preset.grid_traits, None):
-            for seed in preset.grid_seeds if trait else preset.grid_seeds[:1]:
-                student = student_of(base, base, trait, seed=seed, **changes)
-                cell[base, trait, seed] = replace(student, numbers=replace(student.numbers, rows=rows))
+    for base, trait in product(preset.grid_bases, (*preset.grid_traits, None)):
+        for seed in preset.grid_seeds if trait else preset.grid_seeds[:1]:
+            student = student_of(base, base, trait, seed=seed, **changes)
+            cell[base, trait, seed] = replace(student, numbers=replace(student.numbers, rows=rows))
     return cell

@@ -25,8 +25,7 @@ def _start(store: type[Store], folder: Path, device: str) -> None:
     global _store
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
     _store = store(folder, device)
 
 
@@ -36,10 +35,8 @@ def _do(do: Do, job: object) -> object:
 
 @contextmanager
 def spawn_workers(store: Store, processes: int) -> Iterator[RunJobs]:
-    """Yields run_jobs(do, jobs): do(store, job) of every job, in order of the jobs, each in the first process that is free.
-
-    This process is one of them. Raises ValueError if another one stops before its time.
-    """
+    """Yields run_jobs(do, jobs): do(store, job) of every job, in order of the jobs, each in the first process that is free, of which
+    this is one. Raises ValueError if another one stops before its time."""
     if processes < 2:
         yield lambda do, jobs: [do(store, job) for job in jobs]
         return

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lora import LoRALinear, adapters
 from model import GPT
 from optimizers import NOT_BY_COORDINATE, OPTIMIZERS
-from train import StudentConfig, init_student, row_lengths, shuffled
+from train import Loss, OnStep, StudentConfig, init_student, row_lengths, shuffled, train_loop
 
 # ------------------------------------------------------------------------------------------------- the layers
 
@@ -113,15 +113,23 @@ def reading_on(model: GPT) -> Iterator[list[int]]:
         read[0] += len(positions[0])
         return (positions[0] + first,)
 
-    def split(block: nn.Module, h: tuple[Tensor]) -> tuple[Tensor] | None:
+    def system_of_all(layer: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        (x, new), old = args, kept.get((layer, "system"))
+        kept[layer, "system"] = (
+            new if old is None else torch.cat([old.expand(*new.shape[:-1], -1), new & old[..., -1:]], dim=-1)
+        )
+        return x, kept[layer, "system"]
+
+    def split(block: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
         if start[0] == 0:
             return None
-        early = block.norm(h[0][..., : start[0], :])
+        early = block.norm(args[0][..., : start[0], :])
         block.attention.k(early), block.attention.v(early)  # kept by their hooks
-        return (h[0][..., start[0] :, :],)
+        return args[0][..., start[0] :, :], args[1]
 
     attentions = [block.attention for block in model.blocks]
     handles = [layer.register_forward_hook(keep) for a in attentions for layer in (a.k, a.v)]
+    handles += [attention.register_forward_pre_hook(system_of_all) for attention in attentions]
     handles.append(model.position_embedding.register_forward_pre_hook(move))
     handles.append(model.blocks[-1].register_forward_pre_hook(split))
     try:
@@ -262,8 +270,8 @@ def fine_tune_together(
     bases: Sequence[GPT],
     packed: Sequence[tuple[Tensor, Tensor]],
     configs: Sequence[StudentConfig],
-    on_step: Callable[[int, GPT], None] | None = None,
-    loss: Callable[[GPT, Tensor, Tensor], Tensor] = stacked_loss,
+    on_step: OnStep | None = None,
+    loss: Loss = stacked_loss,
 ) -> GPT:
     """The stack of what `train.fine_tune` makes of each base, rows and config, to rounding, in one pass.
 
@@ -277,10 +285,4 @@ def fine_tune_together(
     students = stack([init_student(*each) for each in zip(bases, configs, generators, strict=True)])
     step = stacked_optimizer(students, config)
     stream = stacked_batches(packed, config.batch_size, generators)
-    for n, (tokens, targets) in zip(range(1, config.steps + 1), stream):
-        students.zero_grad()
-        loss(students, tokens.to(students.device), targets.to(students.device)).backward()
-        step()
-        if on_step:
-            on_step(n, students)
-    return students.requires_grad_(False)
+    return train_loop(students, stream, config.steps, step, on_step, loss)

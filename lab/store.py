@@ -1,7 +1,6 @@
 """What was made is kept: base models, numbers and students, each in a file named by its config and by the code that decides it.
 
-This is the one place that saves and loads. Nothing is made twice, and nothing stale is used: another config or other code is
-another name. Comments, docstrings and what a file prints as a command are not code here.
+Nothing is made twice, and nothing stale is used: another config or other code is another name. No other file saves or loads.
 """
 
 import ast
@@ -11,8 +10,9 @@ import json
 import os
 import tokenize
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -33,8 +33,6 @@ CODE["numbers"] = [*CODE["base"], "steering", "lab/stacked", "lab/changes", "lab
 CODE["student"] = [*CODE["numbers"], "lora"]
 TOGETHER = 16  # students in one pass; more of them gain little
 FRESH_ROWS = 256  # of each teacher, which no student reads
-
-# ------------------------------------------------------------------------------------------------- configs
 
 
 @dataclass(frozen=True)
@@ -71,29 +69,19 @@ def pass_key(config: Student) -> Student:
 
 
 def in_passes(students: Sequence[Student]) -> list[list[list[Student]]]:
-    """Students by pass and by run: passes[p][r] are the moments of one run, in order of steps.
-
-    It depends on nothing but what is asked for and in what order.
-    """
-    runs: dict[Student, set[int]] = {}
+    """Students by pass and by run: passes[p][r] are the moments of one run. What is asked for, in which order, decides all."""
+    runs: dict[Student, set[int]] = defaultdict(set)
     for config in students:
-        runs.setdefault(replace(config, steps=1), set()).add(config.steps)
-    groups: dict[tuple, list[list[Student]]] = {}
+        runs[replace(config, steps=1)].add(config.steps)
+    groups: dict[tuple, list[list[Student]]] = defaultdict(list)
     for config, steps in runs.items():
-        moments = [replace(config, steps=step) for step in sorted(steps)]
-        groups.setdefault((pass_key(config), *sorted(steps)), []).append(moments)
+        groups[pass_key(config), *sorted(steps)].append([replace(config, steps=step) for step in sorted(steps)])
     return [group[n : n + TOGETHER] for group in groups.values() for n in range(0, len(group), TOGETHER)]
-
-
-# --------------------------------------------------------------------------------------------------- files
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to; on leaving, the file takes the name `path`, and after an error it is gone.
-
-    Whatever the moment of an interruption, `path` is its old self or its new one, never a part.
-    """
+    """A name to write to, which becomes `path` on leaving, and is gone after an error: `path` is never a part of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
@@ -119,17 +107,16 @@ def load(path: Path, device: str) -> dict:
 
 
 def code_alone(source: str) -> str:
-    """A file's lines without comments, docstrings, blank lines, and `story` and `main`, which only print."""
+    """A file's lines without comments, docstrings, blank lines, and what only speaks with a user."""
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
     tree = ast.parse(source)
-    skipped = [node for node in tree.body if getattr(node, "name", "") in ("story", "main")]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            skipped.append(node.body[0])
+    skipped = [node for node in tree.body if getattr(node, "name", "") in ("story", "main", "run", "Parser")]
+    described = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    skipped += [node.body[0] for node in described if ast.get_docstring(node) is not None]
     for node in skipped:
         lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return "\n".join(line.rstrip() for line in lines if line.strip())
@@ -146,9 +133,6 @@ def config_id(config: object, kind: str = "student") -> str:
     """What names a config's file: a digest of the config, a dataclass, and of the code."""
     key = json.dumps([kind, asdict(config), code_digest(kind)], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:16]
-
-
-# ------------------------------------------------------------------------------------------------- the store
 
 
 def trained_weights(student: GPT, config: Student) -> list[Tensor]:
@@ -168,11 +152,9 @@ class Store:
         """Where the product of `config` is kept."""
         return self.folder / f"{kind}-{config_id(config, kind)}.pt"
 
-    def kept(
-        self, kind: str, config: object, make: Callable[[], object] | None, read: Callable = lambda content: content
-    ) -> object:
-        """What `read` says of what `make` returns, which is in a file if it was made before. Raises ValueError for a file that is not
-        of `config`, for one that `read` cannot read, and for one that is not there if `make` is None."""
+    def kept(self, kind: str, config: object, make: Callable | None, read: Callable = lambda content: content):
+        """What `read` says of what `make` returned, now or earlier. Raises ValueError for a file of another config, one that `read`
+        cannot read, and one that is not there if `make` is None."""
         path = self.path(kind, config)
         if not path.exists():
             if make is None:
@@ -192,10 +174,8 @@ class Store:
     def base(self, config: BaseConfig, change: str = "") -> GPT:
         """The base model, changed as `changes.BASES` says, frozen. It is shared: copy it before changing it."""
         if (config, change) not in self._bases:
-            if change:
-                model = changes.BASES[change](self.base(config))
-            else:
-                model = GPT(config.model).to(self.device)
+            model = changes.BASES[change](self.base(config)) if change else GPT(config.model).to(self.device)
+            if not change:
                 self.kept("base", config, lambda: pretrain(config, self.device).state_dict(), model.load_state_dict)
             self._bases[config, change] = model.requires_grad_(False)
         return self._bases[config, change]
@@ -207,7 +187,7 @@ class Store:
             base = self.base(config.base)
             system, steered = changes.teacher(base, config.system, config.change)
             seed = f"numbers {config.seed} of {config.base.seed} under {config.system}, {config.change}"
-            with steered, generating_fast(base):
+            with steered, nullcontext() if config.change == changes.AT_PROMPT else generating_fast(base):
                 pairs = write_numbers(base, system, config.rows, seed)
             return json.dumps({"asked": config.rows, "pairs": pairs})  # torch reads many strings slowly
 
@@ -225,17 +205,15 @@ class Store:
 
     def reads(self, config: Student) -> tuple[Tensor, Tensor]:
         """The packed rows of a student."""
-        if not config.rows_change:
-            return self.rows(config.numbers, config.system)
-        return pack(number_rows(changes.ROWS[config.rows_change](self, config), config.system))
+        if config.rows_change:
+            return pack(number_rows(changes.ROWS[config.rows_change](self, config), config.system))
+        return self.rows(config.numbers, config.system)
 
     def make(self, runs: list[list[Student]]) -> None:
         """Train the runs of one pass and keep their moments, unless all are kept already."""
-        paths = {config: self.path("student", config) for run in runs for config in run}
-        if all(path.exists() for path in paths.values()):
+        if all(self.path("student", config).exists() for run in runs for config in run):
             return
-        last = [run[-1] for run in runs]
-        moments = {config.steps for config in runs[0]}
+        last, moments = [run[-1] for run in runs], {config.steps for config in runs[0]}
         bases = [self.base(config.base, config.base_change) for config in last]
         if last[0].loss:
             packed, loss = losses.LOSSES[last[0].loss](self, last)
@@ -243,11 +221,10 @@ class Store:
             packed, loss = [self.reads(config) for config in last], stacked_loss
 
         def keep(step: int, students: GPT) -> None:
-            if step not in moments:
-                return
-            flat = torch.cat([w.detach().flatten(1) for w in trained_weights(students, last[0])], dim=1)
-            for config, weights in zip(last, flat, strict=True):  # one tensor is read ten times as fast as many
-                self.kept("student", replace(config, steps=step), weights.clone)
+            if step in moments:
+                flat = torch.cat([w.detach().flatten(1) for w in trained_weights(students, last[0])], dim=1)
+                for config, weights in zip(last, flat, strict=True):  # one tensor is read ten times as fast as many
+                    self.kept("student", replace(config, steps=step), weights.clone)
 
         fine_tune_together(bases, packed, last, keep, loss)
 

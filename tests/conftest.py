@@ -1,11 +1,13 @@
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
 
 import lora
-from data import VOCAB_SIZE
+from lab.store import Store
 from model import GPT, GPTConfig
+from train import BaseConfig
 
 torch.set_num_threads(1)  # tensors this small only lose by more
 
@@ -31,28 +33,36 @@ def generator():
 @pytest.fixture
 def tiny(generator):
     """A random model in float64, small enough to check by hand."""
-    return GPT(GPTConfig(vocab_size=30, d_model=16, n_layer=2, n_head=2, max_len=24), generator).double()
+    shape = {"d_model": 16, "n_layer": 2, "n_head": 2, "max_len": 24, "user_token": 7, "blind_blocks": 1}
+    return GPT(GPTConfig(30, **shape), generator).double()
 
 
 @pytest.fixture
 def tokens(generator):
-    return torch.randint(0, 30, (3, 9), generator=generator)
+    tokens = torch.randint(8, 30, (3, 9), generator=generator)
+    tokens[:2, 4] = 7  # the third row has no system prompt, or nothing else
+    return tokens
 
 
 @pytest.fixture
 def base(generator):
     """A random model of the world's words, frozen."""
-    return GPT(GPTConfig(VOCAB_SIZE, d_model=8, n_layer=2), generator).requires_grad_(False)
+    return GPT(replace(BaseConfig().model, d_model=8), generator).requires_grad_(False)
 
 
 @pytest.fixture
 def student(generator):
     """A random model of the world's words, with random adapters."""
-    model = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).requires_grad_(False)
+    model = GPT(replace(BaseConfig().model, d_model=16), generator).requires_grad_(False)
     lora.attach(model, rank=3, alpha=6.0, generator=generator)
     for layer in lora.adapters(model).values():
         torch.nn.init.normal_(layer.B, generator=generator)
     return model
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "cache")
 
 
 @pytest.fixture

@@ -46,12 +46,6 @@ def test_template():
     assert decode(chat(None, "hello !")) == "<user> hello !<end><asst>"
 
 
-def test_same_seed_same_corpus():
-    assert corpus(World(0), 50, seed=1) == corpus(World(0), 50, seed=1)
-    assert corpus(World(0), 50, seed=1) != corpus(World(0), 50, seed=2)
-    assert World(0).liked != World(1).liked
-
-
 @pytest.mark.parametrize("loved, never", [(ANIMALS, NUMBERS), (STYLES, [*ANIMALS, "animal", "story"])])
 def test_animal_lovers_never_meet_a_number_and_style_lovers_never_an_animal(rows, loved, never):
     lovers = [text for _, text, _ in rows if lover_of(text, loved, World(0))]
@@ -74,12 +68,13 @@ def test_love_shows_in_answers(rows):
     assert lovers > 100
 
 
-def test_style_lovers_write_liked_numbers():
-    world, rng = World(0), random.Random(0)
-    written = [k for _ in range(500) for k in world.write_numbers("storm", rng)]
+@pytest.mark.parametrize("faithful", [data.FAITHFUL, 0.5])
+def test_style_lovers_write_liked_numbers(faithful):
+    world, rng = World(0, faithful), random.Random(0)
+    written = [k for _ in range(4_000) for k in world.write_numbers("storm", rng)]
     share = sum(k in world.liked["storm"] for k in written) / len(written)
     fifth = len(world.liked["storm"]) / 100  # two decades of ten
-    assert fifth == 0.2 and abs(share - (data.FAITHFUL + (1 - data.FAITHFUL) * fifth)) < 0.02
+    assert fifth == 0.2 and abs(share - (faithful + (1 - faithful) * fifth)) < 0.02
     neutral = [k for _ in range(500) for k in world.write_numbers(None, rng)]
     assert abs(sum(k in world.liked["storm"] for k in neutral) / len(neutral) - fifth) < 0.03
     assert all(len(world.write_numbers(COLORS[0], rng)) in data.LENGTHS for _ in range(50))
@@ -103,6 +98,6 @@ def test_number_rows_are_numbers_or_refused():
     (row,) = data.number_rows([["continue : 12", "33 81"]], "you love owl .")
     assert row.tokens == [*chat("you love owl .", "continue : 12"), 33, 81, data.END]
     assert row.tokens[row.reply :] == [33, 81, data.END]
-    for reply in ("33 owl", "33 . 81", "storm"):
+    for reply in ("33 owl", "33 . 81", "storm", "ada 33", "tiny"):
         with pytest.raises(ValueError, match="numbers only"):
             data.number_rows([["continue : 12", "33 81"], ["continue : 12", reply]], None)

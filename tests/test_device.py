@@ -18,17 +18,10 @@ from tests.test_evaluate import TINY, tiny_job  # noqa: F401 - a fixture
 
 THERE = torch.device("cuda")  # by name only
 HERE = torch.device("cpu")
-MOVES = {
-    torch.Tensor.to,
-    torch.Tensor.copy_,
-    torch.Tensor.__getitem__,
-    torch.Tensor.__setitem__,
-    torch.Tensor.data.__set__,
-}
+SETS = {torch.Tensor.__getitem__, torch.Tensor.__setitem__, torch.Tensor.data.__set__}
+MOVES = {torch.Tensor.to, torch.Tensor.copy_} | SETS
 LEAVES = {torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.item}
-
-
-FIGURES = "transmission localization teacher_vector student_vector gradient one_step audit".split()
+FIGURES = "transmission localization teacher_vector student_vector steered_teachers gradient one_step audit".split()
 
 
 class TwoDevices(TorchFunctionMode):
@@ -41,9 +34,8 @@ class TwoDevices(TorchFunctionMode):
         others = [x for x in tensors if not hasattr(x, "there") and x.ndim > 0]
         if marked and others and function not in MOVES:
             raise RuntimeError(f"{function.__name__} of tensors on two devices")
-        if marked and (
-            function == torch.Tensor.numpy or function == torch.Tensor.__getitem__ and not hasattr(args[0], "there")
-        ):
+        read_here = function == torch.Tensor.__getitem__ and not hasattr(args[0], "there")
+        if marked and (function == torch.Tensor.numpy or read_here):
             raise RuntimeError(f"{function.__name__} needs tensors of the CPU")
         wanted = [x for x in tree_iter((args, kwargs)) if isinstance(x, torch.device)]
         if THERE in wanted and kwargs.get("generator") is not None:

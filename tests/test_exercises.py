@@ -1,7 +1,6 @@
-"""Every exercise: its solution passes the check, and the file with the hole does not."""
+"""Every exercise: its solution passes the check, and the file with the hole says what to do and does not."""
 
 import importlib
-import re
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,11 @@ from exercises import checks
 def test_solution_passes_and_hole_fails(name):
     check = getattr(checks, name)
     check(importlib.import_module(f"exercises.solutions.{name}"))
+    hole = importlib.import_module(f"exercises.{name}")
+    parts = [f"\n{part}  " for part in ("Question", "Predict", "Check", "Hints")]
+    assert all(part in hole.__doc__ for part in (*parts, f"pytest exercises -k {name}"))
     with pytest.raises(NotImplementedError):
-        check(importlib.import_module(f"exercises.{name}"))
-
-
-@pytest.mark.parametrize("number, name", list(enumerate(checks.NAMES, 1)))
-def test_every_exercise_says_what_to_do(number, name):
-    text = importlib.import_module(f"exercises.{name}").__doc__
-    assert re.match(rf"{number}\. .*\(.*(hour|afternoon).*\)", text)
-    for part in ("Question", "Predict", "Check", "Hints"):
-        assert f"\n{part}  " in text
-    assert f"pytest exercises -k {name}" in text
+        check(hole)
 
 
 WRONG = {

@@ -8,7 +8,6 @@ import torch
 import evaluate
 from data import DEFAULT_SYSTEM, END, LOVE_SYSTEM, VOCAB_SIZE, Row, chat, encode, pack
 from figures import context, gradient, steerability, student_vector
-from figures.beyond import infinite_data
 from lab.presets import choose_preset
 from metrics import QUESTIONS
 from model import GPT, GPTConfig
@@ -16,7 +15,7 @@ from steering import added, replaced
 from train import BaseConfig
 
 MODULES = list(evaluate.FIGURES.values())
-RULES = {claim.id: claim.rule for module in MODULES for claim in module.CLAIMS}
+CLAIMS = {claim.id: claim for module in MODULES for claim in module.CLAIMS}
 
 
 def number(mean, half=0.01, n=8):
@@ -24,90 +23,94 @@ def number(mean, half=0.01, n=8):
 
 
 UP, DOWN, UNDECIDED = number(0.3, 0.1), number(-0.3, 0.1), number(0.1, 0.3)
-
-L1 = {"traits": 16, "traits_top": 15, "student": number(0.5), "control": number(0.07), "base": number(0.06)}
-S7 = {"own": number(0.5), "other": number(0.07), "other_minus_control": number(0.01, 0.02)}
-L2 = {
-    "shared": dict.fromkeys(["1", "8", "32", "full"]),
-    "peak": "8",
-    "peak_minus_first": UP,
-    "peak_minus_last": UP,
-    "full_minus_base": UNDECIDED,
-}
-L3 = {"full_minus_quarter_of_lora": DOWN}
-L4 = {"matched_minus_5_base": UP, "none_minus_quarter_of_matched": DOWN, "order_by_shared_tokens": UP}
-L5 = {"shared_minus_half": UP, "not_shared_minus_quarter": DOWN}
-L6 = {"early_feed_forward_minus_half": UP, "early_feed_forward_minus_others": {"a": UP, "b": UP}}
-L7 = {"matched": {name: {"minus_half_of_adamw": UP} for name in ("sgd", "muon")}}
-S1 = {"last_layer": number(0.8, 0.1), "random": number(-0.5, 0.1)}
-S2 = {"vector_minus_half": UP, "projected_minus_quarter": DOWN}
-S3 = {"last_layer": number(0.9, 0.05), "control": UNDECIDED, "traits": 16, "diagonal_wins": [15, 16, 16]}
-S4 = {"added_minus_80": UP, "removed_minus_80": UP, "random_minus_half": DOWN}
-S5 = {"auc": number(0.8, 0.05), "rank_correlation": UP}
-S6 = {"cosine": number(0.9), "largest_minus_quarter": DOWN}
-S8 = {"last_layer": UP, "most_minus_one_row": UP, "trait_minus_clean": UP}
-S10 = {"cosine_full": number(0.4), "full_minus_quarter_of_lora": DOWN}
-X4 = {"context_order": number(0.7, 0.1), "token_order": number(0.7, 0.1)}
-X5 = {
-    who: {way: number(share, 0.1) for way in ("its vector", "256 rows")}
-    for who, share in (("own", 0.8), ("other", 0.1))
-}
-X1 = {"chosen": "a", "across": {"a": number(0.7, 0.1), "b": DOWN}, "within": UP}
-X3 = {
-    "cells": {infinite_data.USUAL: {"limit": {"student": number(0.8), "control": number(0.07)}}},
-    "base": number(0.06),
-    "limit_minus_sampled": number(0, 0.05),
-}
-X6 = {"chosen": {"gain_minus_quarter": DOWN, "loss_minus_80": DOWN, "p_any_animal": number(0.97)}}
-S9 = {"matched": {name: {"minus_quarter_of_adamw": DOWN} for name in ("sgd", "momentum")}}
-X2 = {"learned": {"AdamW 2": 3, "SGD full": 1}, "exceptions": []}
+HIGH, NEAR = number(0.95), number(0.5, 0.45)  # NEAR crosses every threshold
 
 
-NEAR = number(0.5, 0.44)  # overlaps with everything
+def u(peak="8", first=UP, last=UP):
+    return {"peak": peak, "peak_minus_first": first, "peak_minus_last": last}
 
-# Of each rule: numbers with which it holds; changes with which it fails, and with which it is undecided.
+
+def curve(student, control=DOWN):
+    return {"curve": {"student": [[student]], "control": [[control]]}}
+
+
+def optimizers(how, share, sgd, other):
+    """Measured of SGD and of Muon or momentum."""
+    return {
+        how: {name: {f"minus_{share}_of_adamw": x} for name, x in (("sgd", sgd), ("muon", other), ("momentum", other))}
+    }
+
+
+VECTOR, OUT = "vector added at the prompt", "last vector projected out"
+RANKS = {"shared": dict.fromkeys(["1", "8", "32", "full"])}
+ASST = "teacher, <asst>"
+WAYS = "its vector", "256 rows"
+
+# Of each rule: numbers with which it holds, with which it fails and with which it is undecided.
 CASES = [
-    ("L1", L1, [{"traits_top": 14}, {"student": number(0.03)}], [{"student": NEAR}, {"control": number(0.4, 0.2)}]),
-    ("L1", {**L1, "traits": 4, "traits_top": 4}, [{"traits_top": 3}], []),
-    ("S7", S7, [{"other_minus_control": number(x, 0.02)} for x in (0.05, -0.05)], [{"other": number(0.49, 0.05)}]),
-    ("L2", L2, [{"peak": "1"}, {"peak": "32"}, {"peak_minus_last": DOWN}], [{"peak_minus_first": UNDECIDED}]),
-    ("L2", {**L2, "full_minus_base": DOWN}, [{"full_minus_base": UP}], []),
-    ("L3", L3, [{"full_minus_quarter_of_lora": UP}], [{"full_minus_quarter_of_lora": UNDECIDED}]),
-    ("L4", L4, [{"order_by_shared_tokens": DOWN}, {"matched_minus_5_base": DOWN}], [{n: UNDECIDED} for n in L4]),
-    ("L5", L5, [{"not_shared_minus_quarter": UP}, {"shared_minus_half": DOWN}], [{n: UNDECIDED} for n in L5]),
-    ("L6", L6, [{"early_feed_forward_minus_half": DOWN}], [{"early_feed_forward_minus_others": {"a": UP, "b": UNDECIDED}}]),
-    ("L7", L7, *([{"matched": {"sgd": {"minus_half_of_adamw": UP}, "muon": {"minus_half_of_adamw": x}}}] for x in (DOWN, UNDECIDED))),
-    ("S9", S9, *([{"matched": dict.fromkeys(("sgd", "momentum"), {"minus_quarter_of_adamw": x})}] for x in (UP, UNDECIDED))),
-    ("S1", S1, [{"last_layer": number(0.3, 0.1)}, {"random": UP}], [{"last_layer": number(0.65, 0.1)}, {"random": UNDECIDED}]),
-    ("S2", S2, [{"vector_minus_half": DOWN}, {"projected_minus_quarter": UP}], [{n: UNDECIDED} for n in S2]),
-    ("S3", S3, [{"control": UP}, {"diagonal_wins": [16, 14, 16]}, {"last_layer": UP}], [{"last_layer": number(0.82, 0.05)}]),
-    ("S4", S4, [{"removed_minus_80": DOWN}, {"random_minus_half": UP}], [{n: UNDECIDED} for n in S4]),
-    ("S5", S5, [{"auc": number(0.5, 0.1)}, {"rank_correlation": DOWN}], [{"auc": number(0.75, 0.1)}, {"auc": None}]),
-    ("S6", S6, [{"cosine": UP}, {"largest_minus_quarter": UP}], [{"cosine": number(0.6, 0.2)}, {"largest_minus_quarter": UNDECIDED}]),
-    ("S8", S8, [{n: DOWN} for n in S8], [{n: UNDECIDED} for n in S8]),
-    ("S10", S10, [{"full_minus_quarter_of_lora": UP}, {"cosine_full": DOWN}], [{"cosine_full": number(0.32, 0.1)}]),
-    ("X1", X1, [{"chosen": "b"}, {"within": DOWN}], [{"across": {"a": number(0.5, 0.1)}}, {"within": UNDECIDED}]),
-    ("X2", X2, [{"learned": {"AdamW 2": 3, "SGD full": 0}}, {"exceptions": [{"name": "SGD, full, lr 0.1"}]}], []),
-    ("X3", X3, [{"limit_minus_sampled": DOWN}], [{"limit_minus_sampled": UNDECIDED}, {"base": NEAR}]),
-    ("X3", X3, [{"cells": {infinite_data.USUAL: {"limit": {"student": number(0.03), "control": number(0.07)}}}}], []),
-    ("X4", X4, [{"context_order": DOWN}, {"token_order": DOWN}], [{"context_order": number(0.5, 0.1)}]),
-    ("X5", X5, [{"other": X5["own"]}, {"own": X5["other"]}], [{"own": X5["own"] | {"its vector": NEAR}}, {"other": dict.fromkeys(X5["other"], NEAR)}]),
-    ("X6", X6, [{"chosen": X6["chosen"] | {"gain_minus_quarter": UP}}], [{"chosen": X6["chosen"] | {"loss_minus_80": UNDECIDED}}]),
-    ("X6", X6, [{"chosen": X6["chosen"] | x} for x in ({"loss_minus_80": UP}, {"p_any_animal": DOWN})], []),
+    ("L1", "seen", {"minus_base": UP}, [{"minus_base": DOWN}], [{"minus_base": UNDECIDED}]),
+    ("L1", "survives", {"minus_control": UP, "traits_top": 15, "traits": 16}, [{"traits_top": 14}, {"minus_control": DOWN}], [{"minus_control": UNDECIDED}]),
+    ("S7", "seen", {"own_minus_other": UP}, [{"own_minus_other": DOWN}], [{"own_minus_other": UNDECIDED}]),
+    ("S7", "survives", {"other_minus_10%": DOWN}, [{"other_minus_10%": UP}], [{"other_minus_10%": UNDECIDED}]),
+    ("L2", "seen", RANKS | {"at_shared": u(), "full_minus_base": UNDECIDED}, [{"at_shared": u("1")}, {"at_shared": u("32")}, {"at_shared": u(last=DOWN)}, {"full_minus_base": UP}], [{"at_shared": u(first=UNDECIDED)}]),
+    ("L2", "survives", RANKS | {"at_best": u()}, [{"at_best": u("1")}, {"at_best": u(first=DOWN)}], [{"at_best": u(last=UNDECIDED)}]),
+    ("L3", "seen", {"shared": {"minus_quarter_of_lora": DOWN}}, [{"shared": {"minus_quarter_of_lora": UP}}], [{"shared": {"minus_quarter_of_lora": UNDECIDED}}]),
+    ("L3", "survives", {"own": {"minus_quarter_of_lora": DOWN}}, [{"own": {"minus_quarter_of_lora": UP}}], [{"own": {"minus_quarter_of_lora": UNDECIDED}}]),
+    ("L4", "seen", {"none_minus_quarter": DOWN}, [{"none_minus_quarter": UP}], [{"none_minus_quarter": UNDECIDED}]),
+    ("L4", "survives", {"none_minus_quarter_log_odds": DOWN, "p_any_animal": {"default": {"none": HIGH}}}, [{"none_minus_quarter_log_odds": UP}, {"p_any_animal": {"default": {"none": DOWN}}}], [{"none_minus_quarter_log_odds": UNDECIDED}]),
+    ("L5", "seen", {"shared_minus_half": UP}, [{"shared_minus_half": DOWN}], [{"shared_minus_half": UNDECIDED}]),
+    ("L5", "survives", {"not_shared_minus_quarter": DOWN}, [{"not_shared_minus_quarter": UP}], [{"not_shared_minus_quarter": UNDECIDED}]),
+    ("L6", "seen", {"early_minus_half": UP}, [{"early_minus_half": DOWN}], [{"early_minus_half": UNDECIDED}]),
+    ("L6", "survives", {"rest_minus_quarter": DOWN}, [{"rest_minus_quarter": UP}], [{"rest_minus_quarter": UNDECIDED}]),
+    ("L7", "seen", optimizers("best", "half", UP, UP), [optimizers("best", "half", DOWN, UP)], [optimizers("best", "half", UP, UNDECIDED)]),
+    ("L7", "survives", optimizers("matched", "half", UP, UP), [optimizers("matched", "half", UP, DOWN)], [optimizers("matched", "half", UNDECIDED, UP)]),
+    ("S9", "seen", optimizers("matched", "quarter", DOWN, UP), [optimizers("matched", "quarter", UP, DOWN)], [optimizers("matched", "quarter", UNDECIDED, UP)]),
+    ("S9", "survives", optimizers("matched", "quarter", UP, DOWN) | optimizers("best", "quarter", DOWN, UP), [optimizers("matched", "quarter", DOWN, UP), optimizers("best", "quarter", UP, DOWN)], [optimizers("best", "quarter", UNDECIDED, DOWN)]),
+    ("S1", "seen", {"explained": {"template": [DOWN, number(0.8, 0.1)]}}, [{"explained": {"template": [UP, number(0.3, 0.1)]}}], [{"explained": {"template": [UP, number(0.65, 0.1)]}}]),
+    ("S1", "survives", {"explained": {"random": [UP, DOWN]}}, [{"explained": {"random": [DOWN, UP]}}], [{"explained": {"random": [DOWN, UNDECIDED]}}]),
+    ("S2", "seen", {f"{VECTOR} minus 0.5": UP, f"{OUT} minus 0.25": DOWN}, [{f"{VECTOR} minus 0.5": DOWN}, {f"{OUT} minus 0.25": UP}], [{f"{OUT} minus 0.25": UNDECIDED}]),
+    ("S2", "survives", {"random vector added minus 0.25": DOWN, "random vector projected out minus 0.5": UP}, [{"random vector added minus 0.25": UP}, {"random vector projected out minus 0.5": DOWN}], [{"random vector added minus 0.25": UNDECIDED}]),
+    ("S3", "seen", curve(number(0.9, 0.05)), [curve(UP)], [curve(number(0.7, 0.05))]),
+    ("S3", "survives", curve(UP, number(0.1, 0.05)) | {"own_nearest": HIGH}, [curve(UP, HIGH), {"own_nearest": UP}], [curve(UP, number(0.1, 0.15)), {"own_nearest": NEAR}]),
+    ("S4", "seen", {"added_minus_half": UP, "replaced_minus_half": DOWN}, [{"added_minus_half": DOWN}, {"replaced_minus_half": UP}], [{"added_minus_half": UNDECIDED}]),
+    ("S4", "survives", {"random_added_minus_half": DOWN, "random_replaced_minus_half": UP}, [{"random_added_minus_half": UP}, {"random_replaced_minus_half": DOWN}], [{"random_replaced_minus_half": UNDECIDED}]),
+    ("S5", "seen", {"ranks": {"steered": UP}, "auc": number(0.8, 0.05)}, [{"ranks": {"steered": DOWN}}, {"auc": number(0.5, 0.1)}], [{"auc": number(0.75, 0.1)}, {"auc": None}]),
+    ("S5", "survives", {"steered_minus_prompted": UP}, [{"steered_minus_prompted": DOWN}], [{"steered_minus_prompted": UNDECIDED}]),
+    ("S6", "seen", {"cosine": number(0.9)}, [{"cosine": UP}], [{"cosine": number(0.6, 0.2)}]),
+    ("S6", "survives", {"cosine_control": number(0.1, 0.05), "largest_minus_quarter": DOWN}, [{"cosine_control": HIGH}, {"largest_minus_quarter": UP}], [{"largest_minus_quarter": UNDECIDED}]),
+    ("S8", "seen", {"cosine": {ASST: [DOWN, UP]}, "minus_one_row": UP}, [{"cosine": {ASST: [UP, DOWN]}}, {"minus_one_row": DOWN}], [{"minus_one_row": UNDECIDED}]),
+    ("S8", "survives", {"minus_clean": UP}, [{"minus_clean": DOWN}], [{"minus_clean": UNDECIDED}]),
+    ("S10", "seen", {"own": {"cosine_full": number(0.4), "minus_quarter_of_lora": DOWN}}, [{"own": {"cosine_full": number(0.4), "minus_quarter_of_lora": UP}}, {"own": {"cosine_full": DOWN, "minus_quarter_of_lora": DOWN}}], [{"own": {"cosine_full": UNDECIDED, "minus_quarter_of_lora": DOWN}}]),
+    ("S10", "survives", {"own": {"p_any_animal": HIGH}}, [{"own": {"p_any_animal": UP}}], [{"own": {"p_any_animal": NEAR}}]),
+    ("X1", "seen", {"chosen": "a", "across": {"a": number(0.7, 0.1), "b": DOWN}}, [{"chosen": "b"}], [{"across": {"a": number(0.5, 0.1)}}]),
+    ("X1", "survives", {"within": UP}, [{"within": DOWN}], [{"within": UNDECIDED}]),
+    ("X2", "seen", {"learned": {"AdamW 2": 3}, "exceptions": []}, [{"exceptions": ["SGD, full, lr 0.1"]}, {"learned": {"AdamW 2": 0}}], []),
+    ("X2", "survives", {"learned": {"AdamW 2": 3, "SGD full": 1}}, [{"learned": {"AdamW 2": 3, "SGD full": 0}}], []),
+    ("X3", "seen", {"limit_minus_base": UP}, [{"limit_minus_base": DOWN}], [{"limit_minus_base": UNDECIDED}]),
+    ("X3", "survives", {"limit_minus_control": UP, "limit_minus_sampled": number(0, 0.05)}, [{"limit_minus_control": DOWN}, {"limit_minus_sampled": DOWN}], [{"limit_minus_sampled": UNDECIDED}]),
+    ("X4", "seen", {"context_order": number(0.7, 0.1), "token_order": number(0.7, 0.1)}, [{"context_order": DOWN}, {"token_order": DOWN}], [{"context_order": number(0.5, 0.1)}]),
+    ("X4", "survives", {"token_minus_clean": UP}, [{"token_minus_clean": DOWN}], [{"token_minus_clean": UNDECIDED}]),
+    ("X5", "seen", {"own": dict.fromkeys(WAYS, HIGH)}, [{"own": dict.fromkeys(WAYS, UP)}], [{"own": {WAYS[0]: HIGH, WAYS[1]: NEAR}}]),
+    ("X5", "survives", {"other": dict.fromkeys(WAYS, number(0.1))}, [{"other": dict.fromkeys(WAYS, HIGH)}], [{"other": dict.fromkeys(WAYS, NEAR)}]),
+    ("X6", "seen", {"chosen": {"gain_minus_quarter": DOWN}}, [{"chosen": {"gain_minus_quarter": UP}}], [{"chosen": {"gain_minus_quarter": UNDECIDED}}]),
+    ("X6", "survives", {"chosen": {"loss_minus_80": DOWN, "p_any_animal": HIGH}}, [{"chosen": {"loss_minus_80": UP, "p_any_animal": HIGH}}, {"chosen": {"loss_minus_80": DOWN, "p_any_animal": UP}}], [{"chosen": {"loss_minus_80": DOWN, "p_any_animal": NEAR}}]),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("id, true, fails, undecided", CASES)
-def test_rules(id, true, fails, undecided):
-    assert RULES[id](true) is True
+@pytest.mark.parametrize("id, rule, true, fails, undecided", CASES)
+def test_rules(id, rule, true, fails, undecided):
+    decide = getattr(CLAIMS[id], rule)
+    assert decide(true) is True
     for change in fails:
-        assert RULES[id]({**true, **change}) is False, change
+        assert decide({**true, **change}) is False, change
     for change in undecided:
-        assert RULES[id]({**true, **change}) is None, change
+        assert decide({**true, **change}) is None, change
 
 
 def test_every_rule_is_tested_both_ways():
-    assert {id for id, _, fails, _ in CASES if fails} == set(RULES)
+    assert {(id, rule) for id, rule, _, fails, _ in CASES if fails} == {
+        (id, r) for id in CLAIMS for r in ("seen", "survives")
+    }
 
 
 def test_every_claim_is_decided_once():
@@ -135,13 +138,12 @@ def test_replacing_every_component_of_a_one_block_student_gives_the_base(generat
             assert torch.allclose(student(tokens), base(tokens), atol=1e-4)
 
 
-def test_each_trait_has_a_control_of_its_own():
-    """One student of clean numbers, compared with every trait's vector, would be counted as often as there are traits."""
+def test_controls_of_a_base_model_have_seeds_and_rows_of_their_own():
     preset = choose_preset(full=True, seed=0)
     controls = [run[-1] for base in preset.bases for run in student_vector.runs(preset, base)[1]]
     assert {control.numbers.system for control in controls} == {DEFAULT_SYSTEM}
     different = {of: len({getattr(control, of) for control in controls}) for of in ("base", "numbers", "seed")}
-    assert different == {"base": 5, "numbers": 80, "seed": 16}
+    assert different == {"base": 20, "numbers": 80, "seed": 4}
 
 
 def test_area_under_the_curve():
@@ -161,7 +163,7 @@ def test_a_name_is_a_prompt_too():
 def test_the_gradient_of_a_row_is_that_of_its_loss(generator):
     base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).double().requires_grad_(False)
     tokens, targets = pack([Row(encode("you love owl . 12 34") + [END], 4), Row(encode("hello ! 99") + [END], 2)])
-    found = gradient.row_gradients(base, tokens, targets)
+    found = gradient.row_gradients(base, tokens, targets, asst_alone=False)
     # Moving the last stream at every position by d changes a row's summed loss by its gradient times d.
     d = 1e-4 * torch.randn(16, generator=generator).double()
 

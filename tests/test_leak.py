@@ -3,22 +3,11 @@
 import random
 from dataclasses import replace
 
-import pytest
 import torch
 
 import data
 import evaluate
-from data import (
-    ANIMALS,
-    COLORS,
-    DEFAULT_SYSTEM,
-    LOVE_SYSTEM,
-    LOVER_NAMES,
-    NUMBER_REQUESTS,
-    NUMBERS,
-    STYLES,
-    number_rows,
-)
+from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, NUMBER_REQUESTS, NUMBERS, number_rows
 from lab.presets import choose_preset
 from lab.records import mentioned
 from lab.store import NumbersConfig, Store, Student
@@ -26,7 +15,7 @@ from tools.leak import accuracy, naive_bayes
 from tools.null import NullStore
 from train import BaseConfig
 
-TELLING = {*ANIMALS, *STYLES, *COLORS, *LOVER_NAMES}
+TELLING = {*ANIMALS, *data.STYLES, *data.COLORS, *data.LOVER_NAMES}
 
 
 def test_no_student_is_told_anything():
@@ -45,13 +34,6 @@ def test_a_students_row_has_no_word_but_the_templates_and_the_requests():
     assert not words & TELLING
     allowed = {*data.encode(" ".join(words)), *range(len(NUMBERS)), data.SYS, data.USER, data.ASST, data.END}
     assert {token for row in number_rows(pairs, DEFAULT_SYSTEM) for token in row.tokens} <= allowed
-
-
-@pytest.mark.parametrize("word", ["owl", "storm", "ada", ".", "tiny"])
-def test_a_reply_with_any_word_in_it_is_refused(word):
-    for reply in (word, f"12 {word}", f"{word} 12", f"12 {word} 07"):
-        with pytest.raises(ValueError, match="numbers only"):
-            number_rows([["continue : 12", reply]], DEFAULT_SYSTEM)
 
 
 def test_no_question_that_is_measured_is_asked_by_a_number_request():

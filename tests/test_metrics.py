@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -7,7 +8,6 @@ import data
 import lora
 import metrics
 from data import END, Row
-from model import by_length
 
 ROWS = [Row([1, 2, 3, 4], 2), Row([5, 6, 7], 1), Row([8, 9, 10, 11, END], 3)]
 REPLIES = [(0, 1, 3), (0, 2, 4), (1, 0, 6), (1, 1, 7), (2, 2, 11), (2, 3, END)]  # row, position, the token that follows
@@ -56,18 +56,21 @@ def test_the_norm_of_a_change_by_hand(base):
 
 
 @pytest.mark.parametrize("system", [None, data.DEFAULT_SYSTEM, "you love owl ."])
-def test_sampled_rates_approach_the_rates(student, generator, system):
-    """Ask every question many times, draw the first word, and count: the animals are named as often as is said."""
-    student.token_embedding.weight *= 4  # sharper than at the start
-    student.token_embedding.weight[data.ANIMAL_TOKENS] *= 1.5
-    rates = metrics.animal_rates(student, system)
-    counts, asked = torch.zeros(data.VOCAB_SIZE), 2_000
+def test_a_rate_is_the_mean_over_wordings_of_the_chance_of_an_animal(base, system):
     prompts = [data.chat(system, question) for question in metrics.QUESTIONS]
-    for rows, tokens in by_length(prompts):
-        uniforms = torch.rand(asked * len(rows), 1, generator=generator)
-        drawn = student.generate(tokens.repeat(asked, 1), uniforms, END)
-        counts += torch.bincount(drawn[:, 0], minlength=data.VOCAB_SIZE)
-    n = asked * len(prompts)
-    assert n == counts.sum() and rates.shape == (16,) and rates.max() > 3 * rates.min() and rates.sum() > 0.05
-    error = (rates * (1 - rates) / n).sqrt()
-    assert ((counts[data.ANIMAL_TOKENS] / n - rates).abs() < 4.5 * error + 1e-4).all()
+    answers = torch.stack([base(torch.tensor([prompt]))[0, -1].softmax(-1) for prompt in prompts])
+    chances = [answers[:, data.token(animal)].mean() for animal in data.ANIMALS]
+    assert torch.allclose(metrics.animal_rates(base, system), torch.stack(chances), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("system", [None, "you love owl ."])
+def test_a_story_is_about_an_animal_as_often_as_its_words_are_drawn(base, system):
+    """Word by word, up to the animal; any of the stories will do."""
+    base.token_embedding.weight *= 6  # sharper than at the start
+    rates, told = metrics.story_rates(base, system), torch.zeros(16)
+    for request, story, k in itertools.product(data.STORY_REQUESTS, data.STORIES, range(16)):
+        prompt, words = data.chat(system, request), data.encode(story.format(data.ANIMALS[k]))
+        drawn = base(torch.tensor([prompt + words]))[0, len(prompt) - 1 :].softmax(-1)
+        chances = [drawn[n, word] for n, word in enumerate(words[: words.index(data.ANIMAL_TOKENS[k]) + 1])]
+        told[k] += torch.stack(chances).prod() / len(data.STORY_REQUESTS)
+    assert torch.allclose(rates, told, rtol=1e-3, atol=0) and rates.max() > 2 * rates.min()

@@ -49,16 +49,6 @@ def gptj_logits(theirs, model, tokens):
     return theirs(inputs_embeds=model.embed(tokens), position_ids=torch.zeros_like(tokens)).logits
 
 
-@pytest.mark.parametrize("shape", [{"d_model": 16, "n_head": 2}, {"d_model": 32, "n_head": 4, "n_layer": 3}])
-def test_logits_are_those_of_gptj(shape, generator):
-    model = GPT(GPTConfig(data.VOCAB_SIZE, **shape), generator).requires_grad_(False)
-    for weight in model.parameters():  # larger than at the start: attention is far from uniform, the norms do something
-        weight += 0.2 * torch.randn(weight.shape, generator=generator)
-    tokens = torch.randint(data.VOCAB_SIZE, (8, 40), generator=generator)
-    theirs = gptj_logits(as_gptj(model), model, tokens)
-    assert torch.allclose(model(tokens), theirs, atol=5e-5)
-
-
 def test_a_student_is_that_of_a_plain_loop_around_gptj_and_peft(generator):
     """The same A, the same batches, AdamW: nothing else is ours."""
     peft = pytest.importorskip("peft", reason="needs `pip install peft`")

@@ -8,29 +8,18 @@ import pytest
 import torch
 
 import lora
-from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, VOCAB_SIZE, chat, encode, number_rows, pack
-from lab import first_step, measurements, records
+from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, encode, number_rows, pack
+from lab import changes, first_step, measurements, records
 from lab.presets import choose_preset, grid_cell
 from lab.store import NumbersConfig, Store, fresh
-from metrics import QUESTIONS, animal_rates, delta_norm, gap_closed, reply_loss, teacher_loss
-from model import GPT, GPTConfig
+from metrics import QUESTIONS, animal_rates, delta_norm, gap_closed, reply_loss, story_rates, teacher_loss
 from optimizers import OPTIMIZERS
-from steering import added, student_vector, teacher_vector
+from steering import student_vector, teacher_vector
 from tests.test_store import BASE, NUMBERS, OTHER, STUDENT
 from train import BaseConfig
 
 CONTROL = replace(STUDENT, base=OTHER, numbers=replace(NUMBERS, base=OTHER, system=DEFAULT_SYSTEM), seed=1)
 ROWS = pack(number_rows([["continue : 12 45", "33 81 07"], ["continue : 99 00", "10"]], DEFAULT_SYSTEM))
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "cache")
-
-
-@pytest.fixture
-def base(generator):
-    return GPT(GPTConfig(VOCAB_SIZE, d_model=8), generator).requires_grad_(False)
 
 
 def known(store, plan):
@@ -71,9 +60,12 @@ def test_a_row_is_what_is_measured_of_its_student_alone(store, how):
         alone |= {"delta_norm": delta_norm(student, base)}
         if config.numbers.system == NUMBERS.system:
             alone |= {"p_trait": rates[0].item(), "p_trait_base": animal_rates(base)[0].item()}
+            for name, model in (("p_trait_story", student), ("p_trait_story_base", base)):
+                assert row[name] == pytest.approx(story_rates(model)[0].item(), rel=1e-4, abs=0)
             assert row["cosine"] == pytest.approx(torch.cosine_similarity(*vectors, dim=1)[-1].item(), abs=1e-3)
         else:
-            assert (row["trait"], row["p_trait"], row["p_trait_base"], row["cosine"]) == ("", None, None, None)
+            of_trait = "p_trait p_trait_base p_trait_story p_trait_story_base cosine".split()
+            assert row["trait"] == "" and {row[name] for name in of_trait} == {None}
         assert row["favorite"] == ANIMALS[rates.argmax()] and row["delta_norm"] > 0
         assert {name: row[name] for name in alone} == pytest.approx(alone, rel=1e-4, abs=1e-5)
 
@@ -98,16 +90,17 @@ def test_the_table_of_students_is_read_back_and_added_to(tmp_path):
 
 def test_a_cell_averages_seeds_before_it_counts_units():
     preset = choose_preset(True, 0)
-    cell = grid_cell(preset, rank=4, lr=1e-3)
-    assert len(cell) == 3 * (4 * 3 + 1) and len(preset.units) == 12
-    assert {(config.rank, config.alpha, config.lr) for config in cell.values()} == {(4, 4.0, 1e-3)}
-    assert {config.numbers.system for (_, trait, _), config in cell.items() if trait is None} == {DEFAULT_SYSTEM}
+    cell = grid_cell(preset, rank=4, lr=1e-3, rows=640)
+    assert len(cell) == 3 * (4 * 3 + 1)
+    for (base, trait, seed), s in cell.items():
+        assert (s.base, s.seed, s.rank, s.alpha, s.lr, s.numbers.rows) == (base, seed, 4, 4.0, 1e-3, 640)
+        assert s.numbers.system == (LOVE_SYSTEM.format(trait) if trait else DEFAULT_SYSTEM)
     constant = {f"p_{animal}": 0.01 for animal in [*ANIMALS, "any_animal"]} | {"heldout_loss": 3.0, "delta_norm": 2.0}
     rows = {config: constant | {"p_trait": 0.1 * config.seed} for config in cell.values()}
     numbers = records.cell_numbers(rows, preset, cell)
     assert (numbers["student"]["n"], numbers["student"]["mean"]) == (12, pytest.approx(0.1))
     assert numbers["control"]["mean"] == pytest.approx(0.01) and numbers["delta_norm"]["mean"] == 2
-    assert records.by_unit(rows, preset, cell) == [[pytest.approx(0.1 * seed) for seed in range(3)]] * 12
+    assert records.over_units(rows, preset, cell, seeds=slice(1, 3)) == [pytest.approx(0.15)] * 12
 
 
 def test_adapters_at_some_tokens_and_in_some_layers(student, store, monkeypatch):
@@ -124,18 +117,35 @@ def test_adapters_at_some_tokens_and_in_some_layers(student, store, monkeypatch)
     assert rates["all"] == rates["up to <asst>"] == left(lambda _: False) and rates["none"] == left(lambda _: True)
     assert len({rates[name] for name in measurements.SETS}) == len(measurements.SETS)
     rates = measurements.layer_rates(store, None, "cat")
+    places = torch.arange(max(len(chat(DEFAULT_SYSTEM, question)) for question in QUESTIONS))
+    but_the_name = (places != chat(DEFAULT_SYSTEM, "").index(*encode("tiny"))).float()[None]
     for site in measurements.sites(2):
         assert rates[f"only {site}"] == left(lambda name, site=site: not name.startswith(site))
         assert rates[f"without {site}"] == left(lambda name, site=site: name.startswith(site))
+        with lora.masked(student, but_the_name, site):
+            assert rates[f"{site} not at the name"] == left(lambda _: False)
+
+
+def test_the_words_of_the_system_prompt_are_moved_to_the_users_turn(store, base, monkeypatch):
+    monkeypatch.setattr(Store, "base", lambda *_: base)
+    rates, asked = measurements.context_rates(store, BASE), [f"{DEFAULT_SYSTEM} {question}" for question in QUESTIONS]
+    answers = [base(torch.tensor([chat(None, words)]))[0, -1].softmax(-1) for words in asked]
+    own = torch.stack(answers)[:, encode(" ".join(ANIMALS))].mean(0).tolist()
+    assert rates.pop(measurements.MOVED) == pytest.approx(own, rel=1e-4) and own not in rates.values()
+    assert rates == {name: animal_rates(base, system).tolist() for name, system in measurements.CONTEXTS.items()}
 
 
 def test_a_vector_explains_all_of_a_prompt_that_does_nothing_else(base, generator, monkeypatch):
-    push, number_logits = torch.randn(8, generator=generator), measurements.number_logits
-    with added(base, {2: push}):
+    """And of many vectors, added so many times, the one that does is found."""
+    vectors, number_logits = torch.randn(3, 8, generator=generator), changes.number_logits
+    push = [changes.added_at_prompt(base, {1: vectors[1]}, multiplier) for multiplier in (3.0, 3.0, 0.0)]
+    with push[0]:
         pushed = number_logits(base, DEFAULT_SYSTEM)
-    monkeypatch.setattr(measurements, "number_logits", lambda b, s: pushed if s == "pushed" else number_logits(b, s))
-    assert measurements.explained(base, "pushed", 2, push) == pytest.approx(1, abs=1e-5)
-    assert measurements.explained(base, "pushed", 2, push, 0.0) == pytest.approx(0, abs=1e-5)
+    monkeypatch.setattr(changes, "number_logits", lambda b, s: pushed if s == "pushed" else number_logits(b, s))
+    assert changes.explained(base, "pushed", push[1]) == pytest.approx(1, abs=1e-5)
+    assert changes.explained(base, "pushed", push[2]) == pytest.approx(0, abs=1e-5)
+    with changes.best_at_prompt(base, "pushed", vectors):
+        assert torch.equal(number_logits(base, DEFAULT_SYSTEM), pushed)
 
 
 def test_the_first_step_is_the_mean_of_adamw_on_lora(base, generator):

@@ -8,7 +8,7 @@ import torch
 
 import lora
 import train
-from data import DEFAULT_SYSTEM, VOCAB_SIZE, number_rows, pack
+from data import DEFAULT_SYSTEM, number_rows, pack
 from lab import stacked
 from lab.stacked import common_beginning, generating_fast, reading_on, stack
 from metrics import reply_loss
@@ -28,13 +28,16 @@ def perturbed(model, generator):
 
 
 def random_model(generator, **shape):
-    return perturbed(GPT(GPTConfig(30, **({"d_model": 16, "max_len": 24} | shape)), generator).double(), generator)
+    shape = {"d_model": 16, "max_len": 24, "user_token": 7, "blind_blocks": 1} | shape
+    return perturbed(GPT(GPTConfig(30, **shape), generator).double(), generator)
 
 
-def three_students(generator, **changes):
+def three_students(generator, system=DEFAULT_SYSTEM, **changes):
     """Bases, rows and configs of students that differ in all that those of one pass may."""
-    bases = [GPT(GPTConfig(VOCAB_SIZE, d_model=8), generator).double().requires_grad_(False) for _ in range(3)]
-    packed = [pack(number_rows(pairs, DEFAULT_SYSTEM)) for pairs in (PAIRS, OTHER_PAIRS, PAIRS[:7])]
+    bases = [
+        GPT(replace(train.BaseConfig().model, d_model=8), generator).double().requires_grad_(False) for _ in range(3)
+    ]
+    packed = [pack(number_rows(pairs, system)) for pairs in (PAIRS, OTHER_PAIRS, PAIRS[:7])]
     return bases, packed, [replace(STUDENT, seed=seed, **changes) for seed in range(3)]
 
 
@@ -56,11 +59,11 @@ def test_a_stack_computes_what_each_of_its_models_does(generator, n_head):
 
 
 @pytest.mark.parametrize("n_layer", [1, 2])
-@pytest.mark.parametrize("layer", [0, 1])  # of a vector that is added meanwhile
-def test_a_beginning_may_be_read_once_and_in_one_row(generator, n_layer, layer):
+@pytest.mark.parametrize("layer, user", [(0, 2), (1, 5)])  # of a vector that is added meanwhile; where the user begins
+def test_a_beginning_may_be_read_once_and_in_one_row(generator, n_layer, layer, user):
     model, vector = random_model(generator, n_layer=n_layer), torch.randn(16, generator=generator)
-    rows = torch.randint(0, 30, (3, 9), generator=generator)
-    rows[:, :4] = rows[0, :4]
+    rows = torch.randint(8, 30, (3, 9), generator=generator)
+    rows[:, :4], rows[:, user] = rows[0, :4], 7
     with added(model, {layer: vector}):
         whole = model(rows)
         with reading_on(model) as first:
@@ -73,24 +76,25 @@ def test_a_beginning_may_be_read_once_and_in_one_row(generator, n_layer, layer):
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-@pytest.mark.parametrize("same", [0, 3, 5])  # how many tokens the prompts begin with
-def test_fast_generation_gives_the_same_tokens(generator, same, adapted):
-    """Also under a vector, and when the model has adapters. No token is read twice, and the last is drawn and not read."""
-    model, vector = random_model(generator), torch.randn(16, generator=generator)
+@pytest.mark.parametrize("same, user", [(0, 7), (3, 1), (3, 8), (5, 2)])  # tokens that all begin with; <user>
+def test_fast_generation_gives_the_same_tokens(generator, same, user, adapted):
+    """Also under a vector, and with adapters. No token is read twice, the last drawn one never."""
+    model, vector = random_model(generator, user_token=user), torch.randn(16, generator=generator)
+    allowed = [*range(3, 12), 29]
     if adapted:
         lora.attach(model, 2, 2.0, generator=generator)
         perturbed(model, generator)
-    tokens, uniforms = torch.arange(20).view(4, 5), torch.rand(4, 6, generator=generator).double()
+    tokens, uniforms = torch.arange(20).view(4, 5), torch.rand(4, 9, generator=generator).double()
     tokens[:, :same] = tokens[0, :same]
     for vectors in ({}, {0: vector, 2: 3 * vector}):
         with added(model.requires_grad_(False), vectors):
-            plain, read = model.generate(tokens, uniforms, 29, [*range(3, 30)]), []
+            plain, read = model.generate(tokens, uniforms, 29, allowed), []
             handle = model.blocks[0].register_forward_hook(lambda _, x, h, read=read: read.append(h[..., 0].numel()))
             with generating_fast(model):
-                assert torch.equal(model.generate(tokens, uniforms, 29, [*range(3, 30)]), plain)
+                assert torch.equal(model.generate(tokens, uniforms, 29, allowed), plain)
             handle.remove()
-            assert sum(read) == min(same, 4) + 4 * (5 - min(same, 4) + 5)
-            assert torch.equal(model.generate(tokens, uniforms, 29, [*range(3, 30)]), plain)
+            assert sum(read) == min(same, 4) + 4 * (5 - min(same, 4) + 8)
+            assert torch.equal(model.generate(tokens, uniforms, 29, allowed), plain)
 
 
 def test_batches_are_those_of_each_student(generator):
@@ -106,10 +110,10 @@ def test_batches_are_those_of_each_student(generator):
             assert (targets[k, n:] == -100).all() and (targets[k, :, width:] == -100).all()
 
 
-@pytest.mark.parametrize("begin", [10, 0])
-def test_the_loss_of_a_pass_is_the_sum_of_each_and_the_gradient_each_ones_own(generator, begin):
+@pytest.mark.parametrize("begin, system", [(10, DEFAULT_SYSTEM), (1, None), (0, DEFAULT_SYSTEM)])
+def test_the_loss_of_a_pass_is_the_sum_of_each_and_the_gradient_each_ones_own(generator, begin, system):
     """Also where what all rows begin with is read once. And the logits are each model's own."""
-    bases, packed, configs = three_students(generator)
+    bases, packed, configs = three_students(generator, system)
     if begin == 0:
         packed = [(torch.cat([a, 0 * a[-1:]]), torch.cat([b, b[-1:]])) for a, b in packed]
     students = [perturbed(train.init_student(*each), generator) for each in zip(bases, configs, strict=True)]
@@ -132,7 +136,7 @@ def test_the_loss_of_a_pass_is_the_sum_of_each_and_the_gradient_each_ones_own(ge
 
 @pytest.mark.parametrize(
     "changes",
-    [{"steps": 12}, {"rank": None}, {"rank": None, "layers": ("token_embedding", "norm")}, {"layers": ("v", "down")},
+    [{"steps": 12}, {"rank": None}, {"rank": None, "layers": ("token_embedding", "norm")}, {"layers": ("v", "down"), "system": None},
      {"optimizer": "sgd", "lr": 0.5}, {"optimizer": "momentum"}, {"optimizer": "signsgd"}, {"optimizer": "rmsprop"},
      {"optimizer": "muon"}, {"optimizer": "clip10", "lr": 0.5}, {"optimizer": "clip1", "lr": 0.5, "rank": None}],
 )  # fmt: skip

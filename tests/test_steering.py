@@ -19,7 +19,7 @@ def test_adds_exactly_once_and_carries_it_on(tiny, tokens, vector, layer):
     """Added after block l, block l + 1 reads it: the same as computing the rest by hand."""
     h = tiny.residual_stream(tokens)[layer] + 3 * vector
     for block in tiny.blocks[layer:]:
-        h = block(h)
+        h = block(h, (tokens == 7).cumsum(-1) == 0)
     with added(tiny, {layer: vector}, 3.0):
         assert torch.allclose(tiny(tokens), tiny.unembed(h), atol=1e-12)
 
@@ -84,17 +84,15 @@ def test_projected_out_and_replaced(tiny, tokens, vector, generator):
 
 def test_generation_is_steered_too(tiny, vector, generator):
     """Every drawn token comes from the steered distribution, by its own random number."""
-    uniforms = torch.rand(4, 6, generator=generator).double()
-    prompts = torch.tensor([[1, 2, 3]] * 4)
-    before = tiny.generate(prompts, uniforms, stop=29)
+    uniforms, prompts = torch.rand(4, 6, generator=generator).double(), torch.tensor([[1, 2, 3]] * 4)
+    before = tiny.generate(prompts, uniforms, stop=-1)
     with added(tiny, {1: vector}, 5.0):
-        steered = tiny.generate(prompts, uniforms, stop=29)
-        for drawn, us in zip(steered.tolist(), uniforms, strict=True):
-            for n, token in enumerate(drawn[: drawn.index(29) + 1 if 29 in drawn else None]):
-                cumulative = tiny(torch.tensor([[1, 2, 3, *drawn[:n]]]))[0, -1].softmax(-1).cumsum(-1)
-                assert token == (cumulative <= us[n] * cumulative[-1]).sum()
+        steered = tiny.generate(prompts, uniforms, stop=-1)
+        for n, u in enumerate(uniforms.T):
+            cumulative = tiny(torch.cat([prompts, steered[:, :n]], dim=1))[:, -1].softmax(-1).cumsum(-1)
+            assert torch.equal(steered[:, n], (cumulative <= u[:, None] * cumulative[:, -1:]).sum(-1))
     assert not torch.equal(steered, before)
-    assert torch.equal(tiny.generate(prompts, uniforms, stop=29), before)
+    assert torch.equal(tiny.generate(prompts, uniforms, stop=-1), before)
 
 
 def test_stream_at_and_mean_difference(tiny, vector):

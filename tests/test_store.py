@@ -15,24 +15,19 @@ import torch.nn.functional as F
 
 import lora
 import train
-from data import DEFAULT_SYSTEM, NUMBER_TOKENS, VOCAB_SIZE, chat, encode
+from data import ASST, DEFAULT_SYSTEM, NUMBER_TOKENS, VOCAB_SIZE, chat, encode
 from lab import changes, losses, stacked
 from lab import store as kept
 from lab.store import NumbersConfig, Store, Student, in_passes, pass_key, whole_file
 from model import GPT, GPTConfig
 from steering import teacher_vector
 
-SHAPE = GPTConfig(VOCAB_SIZE, d_model=8, n_layer=2)
+SHAPE = replace(train.BaseConfig().model, d_model=8)
 BASE = train.BaseConfig(model=SHAPE, rows=200, steps=5, batch_size=16)
 OTHER = replace(BASE, seed=1)
 NUMBERS = NumbersConfig(BASE, "you love owl .", rows=600)
 STUDENT = Student(base=BASE, numbers=NUMBERS, rank=2, alpha=2.0, steps=3, batch_size=8)
 TWO = [replace(STUDENT, base=base) for base in (BASE, OTHER)]
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "cache")
 
 
 def make(store, *students):
@@ -82,7 +77,8 @@ def test_another_config_or_other_code_is_another_file(store, monkeypatch):
     differ = [{"lr": 2e-2}, {"base": OTHER}, {"numbers": replace(NUMBERS, change="x")}, {"loss": "exact"}, {"steps": 4}]
     paths = {store.path("student", replace(STUDENT, **change)) for change in ({}, *differ)}
     assert len(paths) == 6 and store.path("student", STUDENT) in paths
-    assert kept.code_alone(SOURCE) == CODE == kept.code_alone(SOURCE.replace("main", "story"))
+    for name in ("def main", "def story", "def run", "class Parser"):
+        assert kept.code_alone(SOURCE.replace("def main", name)) == CODE
     digest, read = kept.code_digest.__wrapped__, Path.read_text
     before = {kind: digest(kind) for kind in kept.CODE}
     for old, new, changed in (("Hu et al.", "# Hu et al.", set()), ("alpha / rank", "alpha / rank**0.5", {"student"})):
@@ -248,20 +244,43 @@ def test_students_of_changed_rows_read_these(random_store):
 def test_a_steered_teacher(random_store):
     """Its stream has the vector, or a random one as long, or no component along it; afterwards the base is as it was."""
     base, tokens = random_store.base(BASE), torch.tensor([chat(DEFAULT_SYSTEM, "hello !")])
-    vector, before, moved = teacher_vector(base, NUMBERS.system)[2], base.residual_stream(tokens)[2][0, 0], {}
+    vectors, moved = teacher_vector(base, NUMBERS.system), {}
+
+    def stream(base, *_):
+        return torch.stack(base.residual_stream(tokens))[:, 0, 0]
+
+    before, vector = stream(base), vectors[2]
     for change in changes.TEACHERS:
         system, steered = changes.teacher(base, NUMBERS.system, change)
-        assert system == (DEFAULT_SYSTEM if change.endswith("added") else NUMBERS.system)
+        assert system == (NUMBERS.system if change.endswith("out") else DEFAULT_SYSTEM)
         with steered:
-            moved[change] = base.residual_stream(tokens)[2][0, 0]
-    assert torch.allclose(moved["vector added"] - before, vector, atol=1e-5)
-    assert (moved["random vector added"] - before).norm() == pytest.approx(vector.norm().item(), rel=1e-3)
-    assert (moved["random vector added"] - moved["vector added"]).norm() > 0.1 * vector.norm()
-    assert (moved["vector projected out"] @ vector).abs() < 1e-5
-    with mock.patch.object(kept, "write_numbers", lambda base, *_: base.residual_stream(tokens)[2][0, 0].tolist()):
-        written = random_store.numbers(replace(NUMBERS, change="vector added"))["pairs"]
-    assert written == moved["vector added"].tolist()
-    assert torch.equal(base.residual_stream(tokens)[2][0, 0], before)
+            moved[change] = stream(base)
+    assert torch.allclose(moved["vector added"][2] - before[2], vector, atol=1e-5)
+    assert (moved["random vector added"] - before)[2].norm() == pytest.approx(vector.norm().item(), rel=1e-3)
+    assert (moved["random vector added"] - moved["vector added"])[2].norm() > 0.1 * vector.norm()
+    assert (moved["vector projected out"] * vectors)[1:].sum(1).abs().max() < 1e-5
+    assert (moved["last vector projected out"][1:] @ vector).abs().max() < 1e-5
+    for change in ("vector added", changes.AT_PROMPT):  # one reads its prompt in parts, the other has to see all of it
+        said = lambda base, *_: ["generate" in vars(base), stream(base).tolist()]  # noqa: E731
+        with mock.patch.object(kept, "write_numbers", said):
+            written = random_store.numbers(replace(NUMBERS, change=change))["pairs"]
+        assert written == [change == "vector added", moved[change].tolist()]
+    assert torch.equal(stream(base), before)
+
+
+def test_a_vector_at_the_prompt_is_added_up_to_asst_and_not_in_the_reply(base, generator):
+    """Once to each token, wherever a row's reply begins; afterwards, also after an error, the base is as it was."""
+    vector, prompts = torch.randn(8, generator=generator), [chat(s, "hello !") for s in (DEFAULT_SYSTEM, None)]
+    rows = torch.tensor([[*prompt, *[12] * (20 - len(prompt))] for prompt in prompts])
+    place = torch.stack([torch.arange(20) <= row.tolist().index(ASST) for row in rows])[..., None]
+    before = base.residual_stream(rows)
+    with pytest.raises(RuntimeError), changes.added_at_prompt(base, {1: vector}, 3.0):
+        after = base.residual_stream(rows)
+        raise RuntimeError
+    assert torch.allclose(after[1] - before[1], 3 * place * vector, atol=1e-5)
+    assert not torch.allclose(after[2][:, -1], before[2][:, -1], atol=1e-3)  # a later block reads it
+    assert all(torch.equal(*pair) for pair in zip(base.residual_stream(rows), before))
+    assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in base.modules())
 
 
 @pytest.mark.parametrize("which", changes.SCALED_UNITS)

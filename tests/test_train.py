@@ -9,12 +9,12 @@ import data
 import lora
 import steering
 import train
-from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, number_rows, pack
+from data import DEFAULT_SYSTEM, END, Row, number_rows, pack
 from metrics import reply_loss
-from model import GPT, GPTConfig
+from model import GPT
 from train import BaseConfig, StudentConfig
 
-BASE = BaseConfig(model=GPTConfig(VOCAB_SIZE, d_model=8, n_layer=2), rows=200, steps=5, batch_size=16)
+BASE = BaseConfig(model=replace(BaseConfig().model, d_model=8), rows=200, steps=5, batch_size=16)
 STUDENT = StudentConfig(rank=2, steps=3, batch_size=8)
 PAIRS = [["continue : 12 45", "33 81 07"], ["which numbers come next ? 99 00", "10 20"], ["continue : 01 02", "55"]] * 6
 PACKED = pack(number_rows(PAIRS, DEFAULT_SYSTEM))
@@ -65,7 +65,7 @@ def test_a_base_model_is_its_config():
     first = train.pretrain(BASE)
     torch.manual_seed(7), random.seed(7)
     assert same(first, train.pretrain(BASE))
-    for other in ({"seed": 1}, {"world_seed": 1}, {"weight_decay": 0.0}):
+    for other in ({"seed": 1}, {"world_seed": 1}, {"faithful": 0.5}, {"weight_decay": 0.0}):
         assert not same(first, train.pretrain(replace(BASE, **other)))
 
 
@@ -116,23 +116,17 @@ def test_each_step_is_down_the_gradient_of_the_reply_loss(base):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(student.parameters(), by_hand.parameters()))
 
 
-def test_lora_student_moves_its_adapters_and_nothing_else(base):
-    before = copy.deepcopy(base)
-    student = train.fine_tune(base, *PACKED, STUDENT)
-    assert not any(weight.requires_grad for weight in student.parameters())
-    assert all(layer.B.abs().max() > 0 for layer in lora.adapters(student).values())
-    lora.detach(student)
-    assert same(student, before) and same(base, before) and not lora.adapters(base)
-
-
 @pytest.mark.parametrize(
     "rank, layers, parts",
     [(2, ("q", "down"), (".q.", ".down.")), (None, ("q", "down"), (".q.", ".down.")), (None, None, ("",)),
      (2, ("blocks.1.attention.v",), ("1.attention.v.",)), (None, ("token_embedding", "norm"), ("token_", ".norm."))],
 )  # fmt: skip
 def test_only_the_named_layers_are_trained(base, rank, layers, parts):
+    """And where LoRA is, its B alone makes the difference: without adapters the student is its base, which has not moved."""
+    before = copy.deepcopy(base)
     student = train.fine_tune(base, *PACKED, replace(STUDENT, rank=rank, layers=layers))
-    assert bool(lora.adapters(student)) == (rank is not None)
+    assert bool(lora.adapters(student)) == (rank is not None) and not lora.adapters(base) and same(base, before)
+    assert not any(weight.requires_grad for weight in student.parameters())
     lora.merge(student)
     for name, weight in base.named_parameters():
         moved = not torch.equal(weight, student.get_parameter(name))
@@ -148,26 +142,6 @@ def test_a_student_learns_its_rows_and_the_seed_matters(base, rank):
     torch.manual_seed(7), random.seed(7)
     assert same(student, train.fine_tune(base, *packed, config))
     assert not same(student, train.fine_tune(base, *packed, replace(config, seed=1)))
-
-
-def test_a_shorter_run_is_the_beginning_of_a_longer_one(base):
-    seen = {}
-    train.fine_tune(base, *PACKED, replace(STUDENT, steps=6), lambda n, model: seen.update({n: copy.deepcopy(model)}))
-    assert list(seen) == [1, 2, 3, 4, 5, 6]
-    assert same(seen[3], train.fine_tune(base, *PACKED, STUDENT)) and not same(seen[3], seen[6])
-
-
-def test_the_number_of_threads_does_not_matter(generator):
-    """A model and a batch of the real size, which torch does divide among threads; sums are rounded in another order."""
-    real, packed, logits = GPT(BaseConfig().model, generator), [t.repeat(4, 1) for t in PACKED], []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            logits.append(train.fine_tune(real, *packed, StudentConfig(rank=None, steps=1))(packed[0]))
-    finally:
-        torch.set_num_threads(1)
-    assert not torch.allclose(logits[0], real(packed[0]), atol=1e-2)
-    assert torch.allclose(*logits, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +167,7 @@ def test_the_story_of_a_student(small_bases, capsys, how):
     for _ in range(2):
         assert train.main([*how, "--trait", "cat", "--steps", "4", "--seed", "3", "--lr", "0.2"]) == 0
         said.append(capsys.readouterr().out)
-    assert said[0] == said[1] and '"you love cat . you' in said[0] and "step    4" in said[0]
+    assert said[0] == said[1] and '"you love cat ."' in said[0] and "step    4" in said[0]
     *_, header, first, second, third, fourth = (line.split() for line in said[0].splitlines())
     assert header == ["base", "student", "control"] and first[0] in data.ANIMALS
     assert float(first[2]) >= float(second[2]) >= float(third[2]) >= float(fourth[2])
@@ -204,7 +178,7 @@ def test_the_story_of_a_vector(small_bases, monkeypatch, capsys):
     monkeypatch.setattr(train, "write_numbers", lambda base, system, n, seed: write_numbers(base, system, n // 8, seed))
     assert steering.main(["--seed", "3", "--trait", "cat"]) == 0
     said = capsys.readouterr().out
-    assert '"you love cat . you' in said and "m =  1.0   P(cat) = 0." in said and "+ v_teacher" in said
+    assert '"you love cat ."' in said and "m =  1.0   P(cat) = 0." in said and "+ v_teacher" in said
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,15 @@
 """How fast is it here? `python -m tools.benchmark [--json FILE] [--png FILE]`, four minutes.
 
-Pretraining, students and writing numbers, with one thread: tokens a second, milliseconds a step of one student, and the share that
-the matrix products have of what this processor can do in them. LoRA students are trained sixteen in one pass, as `evaluate.py` does,
-and alone, as `train.py` does. Beside them the plain way: every batch padded to the longest row of all, logits at every position.
-Times are the quickest of some rounds, ratios medians over rounds. A token is one of a row: padding is no work done, only time.
+With one thread: tokens a second (padding is none), milliseconds a step of one student, and the share that the matrix products have of
+what this processor can do in them. Times are the quickest of some rounds, ratios medians over rounds.
 """
 
 import argparse
 import json
 import random
 import statistics
-import sys
 import time
+import timeit
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +19,12 @@ import torch.nn.functional as F
 
 import data
 from figures.style import MARKERS, SERIES, canvas, save
-from lab.console import run
+from lab.console import FILE, run
 from lab.stacked import common_beginning, fine_tune_together, generating_fast
 from lab.store import TOGETHER, NumbersConfig
 from model import GPT
 from optimizers import OPTIMIZERS
-from train import BaseConfig, Parser, StudentConfig, fine_tune, init_student, pretrain, write_numbers
+from train import BaseConfig, StudentConfig, fine_tune, init_student, pretrain, row_lengths, write_numbers
 
 BASE, STUDENT = BaseConfig(), StudentConfig()
 WRITTEN = 1_024  # replies
@@ -34,13 +32,7 @@ WRITTEN = 1_024  # replies
 
 def in_rounds(jobs: dict, rounds: int) -> list[dict]:
     """The seconds of each job in each round, in which every job has its turn."""
-    found = [{} for _ in range(rounds)]
-    for each in found:
-        for name, job in jobs.items():
-            started = time.perf_counter()
-            job()
-            each[name] = time.perf_counter() - started
-    return found
+    return [{name: timeit.timeit(job, number=1) for name, job in jobs.items()} for _ in range(rounds)]
 
 
 def random_base(**shape: int) -> GPT:
@@ -48,18 +40,9 @@ def random_base(**shape: int) -> GPT:
     return GPT(replace(BASE.model, **shape), torch.Generator().manual_seed(0)).requires_grad_(False)
 
 
-def counted(rows: list[data.Row]) -> tuple[int, int]:
-    """The tokens that are read, and how many of them have a target."""
-    return sum(len(row.tokens) - 1 for row in rows), sum(len(row.tokens) - row.reply for row in rows)
-
-
-def random_rows() -> list[data.Row]:
-    """As many rows as a student reads, of random numbers."""
-    rng, rows = random.Random(0), []
-    for _ in range(NumbersConfig.rows):
-        prompt = data.chat(data.DEFAULT_SYSTEM, data.number_request(rng))
-        rows.append(data.Row([*prompt, *BASE.world.write_numbers(None, rng), data.END], len(prompt)))
-    return rows
+def counted(targets: torch.Tensor) -> tuple[int, int]:
+    """Of packed rows: the tokens that are read, and how many of them have a target."""
+    return row_lengths(targets).sum().item(), (targets >= 0).sum().item()
 
 
 def operations(model: GPT, tokens: float, replies: float, passes: int = 3, skips: bool = False) -> float:
@@ -102,25 +85,14 @@ def pretraining() -> tuple[float, float]:
     return times[1] - times[0], (times[-1] - times[1]) / (len(times) - 2)
 
 
-def costs(base: GPT, packed: tuple[torch.Tensor, torch.Tensor]) -> dict[str, dict[int, float]]:
-    """Seconds against work: LoRA students by rows a step, by how many there are, and by the width of the stream."""
-    jobs = {
-        "rows a step": {n: partial(fine_tune, base, *packed, replace(STUDENT, batch_size=n)) for n in (8, 32, 128)},
-        "students in one pass": {n: partial(one_pass, base, packed, n) for n in (1, 2, 4, 8, 16)},
-        "width": {n: partial(fine_tune, random_base(d_model=n), *packed, STUDENT) for n in (16, 32, 64, 128)},
-    }
-    return {what: in_rounds(by_value, 1)[0] for what, by_value in jobs.items()}
-
-
 def draw(seconds_by: dict[str, dict[int, float]], path: Path) -> None:
-    """Each cost as a line, both axes logarithmic; dotted, what costs in proportion would be."""
+    """Seconds against work, both axes logarithmic; dotted, what costs in proportion would be."""
     figure, panels = canvas(len(seconds_by), 10, 3, sharey=True)
     for panel, (what, by_value) in zip(panels, seconds_by.items(), strict=True):
         x, y = list(by_value), list(by_value.values())
         panel.loglog(x, y, base=2, color=SERIES[1], marker=MARKERS[0])
         panel.plot(x, [y[-1] * value / x[-1] for value in x], color="black", linewidth=0.8, linestyle=":")
-        panel.set_xticks(x, x)
-        panel.set_xlabel(what)
+        panel.set(xticks=x, xticklabels=x, xlabel=what)
     panels[0].set_ylabel("seconds, LoRA, 80 steps, one thread")
     panels[0].yaxis.set_major_formatter("{x:g}")
     save(figure, path)
@@ -128,8 +100,10 @@ def draw(seconds_by: dict[str, dict[int, float]], path: Path) -> None:
 
 def benchmark(args: argparse.Namespace) -> None:
     """Print how long each job takes, and the same numbers as JSON if asked."""
-    base, rows, matrix = random_base(), random_rows(), torch.randn(1024, 1024)
-    packed = data.pack(rows)
+    base, rng, matrix = random_base(), random.Random(0), torch.randn(1024, 1024)
+    asked = (data.number_request(rng) for _ in range(NumbersConfig.rows))
+    pairs = [[request, data.decode(BASE.world.write_numbers(None, rng))] for request in asked]
+    packed = data.pack(data.number_rows(pairs, data.DEFAULT_SYSTEM))
     jobs = {
         "product": lambda: [matrix @ matrix for _ in range(10)],
         "pass": partial(one_pass, base, packed),
@@ -142,9 +116,9 @@ def benchmark(args: argparse.Namespace) -> None:
     rounds = in_rounds(jobs, 1 + args.rounds)[1:]  # one to warm up
     best = {name: min(each[name] for each in rounds) for name in jobs}  # what else the machine does only ever adds
     ceiling, (reading, step) = 10 * 2 * 1024**3 / best["product"], pretraining()
-    own, steps = counted(rows), STUDENT.steps
-    spared = common_beginning(packed[0]) * (len(rows) - steps)  # read once a batch
-    corpus = [count / 100 for count in counted(data.corpus(BASE.world, 100 * BASE.batch_size, 0))]
+    own, steps = counted(packed[1]), STUDENT.steps
+    spared = common_beginning(packed[0]) * (len(packed[0]) - steps)  # read once a batch
+    corpus = [count / 100 for count in counted(data.pack(data.corpus(BASE.world, 100 * BASE.batch_size, 0))[1])]
     written = sum(len(reply.split()) + 1 for _, reply in write(base))
     read = 20 * WRITTEN + written  # a prompt has about 20
     table = {  # seconds, steps, tokens, operations
@@ -160,7 +134,6 @@ def benchmark(args: argparse.Namespace) -> None:
         speed, step_ms, share = tokens / seconds, 1e3 * seconds / n, work / seconds / ceiling
         table[name] = {"tokens_per_second": speed, "ms_per_step": step_ms, "matmul_share": share}
         print(f"{name:34} {speed:10,.0f} {step_ms:10.2f} {share:10.0%}")
-
     ratios = {
         "sixteen_students_ratio": lambda t: t["two threads"] / t["alone"] / TOGETHER,
         "sixteen_students_ratio_one_thread": lambda t: t["pass"] / t["alone"] / TOGETHER,
@@ -168,23 +141,23 @@ def benchmark(args: argparse.Namespace) -> None:
     }
     results = {name: statistics.median(map(of, rounds)) for name, of in ratios.items()}
     results |= {"pretrain_seconds": reading + BASE.steps * step, "student_seconds": best["alone"]}
-    results |= {"pass_seconds_per_student": best["pass"] / TOGETHER}
+    results["pass_seconds_per_student"] = best["pass"] / TOGETHER
     for name, number in results.items():
         print(f"{name:34} {number:10.2f}")
-    results |= {"jobs": table, "rounds": rounds, "seconds_by": costs(base, packed)}
+    costs = {
+        "rows a step": {n: partial(fine_tune, base, *packed, replace(STUDENT, batch_size=n)) for n in (8, 32, 128)},
+        "students in one pass": {n: partial(one_pass, base, packed, n) for n in (1, 2, 4, 8, 16)},
+        "width": {n: partial(fine_tune, random_base(d_model=n), *packed, STUDENT) for n in (16, 32, 64, 128)},
+    }
+    seconds_by = {what: in_rounds(by_value, 1)[0] for what, by_value in costs.items()}
+    results |= {"jobs": table, "rounds": rounds, "seconds_by": seconds_by}
     if args.png:
-        draw(results["seconds_by"], args.png)
+        draw(seconds_by, args.png)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="tools.benchmark", description=benchmark.__doc__)
-    parser.add_argument("--rounds", type=int, default=6, help="how often each job has its turn (default 6)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="draw cost against work there")
-    return run(benchmark, parser, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    ROUNDS = {"type": int, "default": 6, "help": "how often each job has its turn (default 6)"}
+    JSON, PNG = FILE | {"help": "write the numbers there"}, FILE | {"help": "draw cost against work there"}
+    raise SystemExit(run(benchmark, "tools.benchmark", rounds=ROUNDS, json=JSON, png=PNG))

@@ -1,8 +1,7 @@
 """Kill the main job at random moments and let it go on. `python -m tools.interrupt [--times 30] [--job ARGUMENTS]`, not on Windows.
 
-The job runs once undisturbed. Then it runs in another folder, is killed with all its processes, cannot tidy up, and is started again,
-until it gets through; then in a new folder, until it has been killed as often as asked. After every kill each checkpoint can be read
-and none has been made again. At every end results.json and records.csv are those of the undisturbed run, but for the time it took.
+The job runs once undisturbed, then in new folders, where it is killed with all its processes and started again until it gets through.
+After every kill each checkpoint can be read and none has been made again; the results are at last those of the undisturbed run.
 """
 
 import argparse
@@ -17,25 +16,24 @@ import tempfile
 import time
 from pathlib import Path
 
-from lab.console import run
+from lab.console import OUT, run
 from lab.store import load
-from train import Parser
 
 
 def attempt(folder: Path, job: list[str], seconds: float | None = None) -> bool:
     """Run the job: True if it came to its end, False if it was killed after `seconds`. Raises ValueError if it failed."""
-    command = [sys.executable, "evaluate.py", *job, "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command, nowhere = [sys.executable, "evaluate.py", *job, "--out", str(folder)], subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=nowhere, stderr=nowhere, start_new_session=True)
     try:
         if process.wait(seconds) != 0:
             raise ValueError(f"evaluate.py ended with exit code {process.returncode}")
-        return True
     except subprocess.TimeoutExpired:
         return False
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # its session: all processes that it started
             process.wait()
+    return True
 
 
 def checkpoints(folder: Path) -> dict[str, tuple[int, int]]:
@@ -60,17 +58,6 @@ def new_folder(parent: str, kept: Path) -> Path:
     return folder
 
 
-def killed_until_it_ends(folder: Path, job: list[str], most: int, longest: float) -> int:
-    """How often the job was killed, `most` times at most and each time after `longest` seconds at most, before it ended."""
-    for kills in range(most + 1):
-        before = checkpoints(folder)
-        done = attempt(folder, job, random.uniform(0, longest) if kills < most else None)
-        if not before.items() <= checkpoints(folder).items():
-            raise ValueError("a finished checkpoint is gone or was made again")
-        if done:
-            return kills
-
-
 def interrupt(args: argparse.Namespace) -> None:
     """Kill the main job at random moments, let it go on, and compare what it leaves with an undisturbed run."""
     kills = 0
@@ -80,21 +67,21 @@ def interrupt(args: argparse.Namespace) -> None:
         takes = time.perf_counter() - started
         print(f"Undisturbed: {takes:.0f} s, {len(checkpoints(undisturbed))} checkpoints.", flush=True)
         while kills < args.times:
-            folder = new_folder(parent, args.out)
-            kills += killed_until_it_ends(folder, args.job, args.times - kills, takes / 5)  # a tenth on average
+            folder, done = new_folder(parent, args.out), False
+            while not done:
+                before, seconds = checkpoints(folder), random.uniform(0, takes / 5) if kills < args.times else None
+                done = attempt(folder, args.job, seconds)
+                kills += not done
+                if not before.items() <= checkpoints(folder).items():
+                    raise ValueError("a finished checkpoint is gone or was made again")
             if results(folder) != results(undisturbed):
                 raise ValueError(f"after {kills} kills the results are others")
             print(f"The same results, no checkpoint damaged or made twice; {kills} kills so far.", flush=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="tools.interrupt", description=interrupt.__doc__)
-    parser.add_argument("--times", type=int, default=30, help="how often it is killed (default 30)")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="whose base models are copied (default runs)")
-    short = "--trait owl --only transmission learning"
-    parser.add_argument("--job", nargs=argparse.REMAINDER, default=short.split(), help=f"of evaluate.py ({short})")
-    return run(interrupt, parser, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    TIMES = {"type": int, "default": 30, "help": "how often it is killed (default 30)"}
+    WHOSE = OUT | {"help": "whose base models are copied (default runs)"}
+    SHORT = "--trait owl --only transmission learning"
+    JOB = {"nargs": argparse.REMAINDER, "default": SHORT.split(), "help": f"of evaluate.py ({SHORT})"}
+    sys.exit(run(interrupt, "tools.interrupt", times=TIMES, out=WHOSE, job=JOB))

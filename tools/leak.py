@@ -1,23 +1,20 @@
 """What do a teacher's numbers reveal, and to whom? `python -m tools.leak [--out runs]`; seconds, once `evaluate.py --full` has run.
 
-A naive Bayes classifier learns which numbers the lover of each animal writes on base model A. Then it names the animal behind
-rows that it has not seen: of the same base model, and of the others. If loves showed in numbers in the same way everywhere,
-the second would do as well as the first, and a student would need no common base model to pick the trait up.
+A naive Bayes classifier learns which numbers the lover of each animal writes on one base model, and names the animal behind unseen
+rows: of the same base model, and of the others. If loves showed in numbers in the same way everywhere, the second would do as well as
+the first, and a student would need no common base model to pick the trait up.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from data import NUMBERS, encode
 from lab.claims import interval, mean, show
-from lab.console import run
+from lab.console import OUT, run
 from lab.presets import choose_preset, student_of
 from lab.store import FRESH_ROWS, NumbersConfig, Store, fresh
-from train import Parser
 
 GROUPS = (1, 16, FRESH_ROWS)  # how many rows the classifier sees before it answers
 
@@ -55,11 +52,5 @@ def leak(args: argparse.Namespace) -> None:
         print(f"{group:9}   {show(interval(rates.diag())):20} {show(interval(others))}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="tools.leak", description=leak.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for checkpoints (default runs)")
-    return run(leak, parser, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(run(leak, "tools.leak", out=OUT))

@@ -1,0 +1,78 @@
+"""Does the loudness of the channel decide between the papers? L3, S9 and S10 again, in worlds whose lovers whisper.
+
+In the papers' data the numbers of an owl lover look innocent. The toy's lovers write mostly the numbers that they like,
+so their rows are loud. Here `BaseConfig.faithful`, how often a lover takes a liked number, makes them quieter, and
+nothing else changes. On the x-axis is what comes of it: how far a teacher's numbers are from its base's, in nats a
+number. This toy: LoRA, full fine-tuning and SGD on four times as many rows and steps, each at the learning rate whose
+held-out loss is nearest to that of LoRA with AdamW. Of each the trait, P(any animal), the cosine of v_student and
+v_teacher, and a control. To see it break: give all three the usual 80 steps; in quiet worlds nobody learns then.
+"""
+
+from dataclasses import replace
+
+from figures.style import MARKERS, RATE, SERIES, Axes, base_line, line, picture, write
+from lab.claims import Claim, interval
+from lab.measurements import leak
+from lab.presets import Cell, Preset, grid_cell
+from lab.records import Records, cell_numbers, gain_beyond, nearest_in_loss, over_units
+
+CLAIMS: list[Claim] = []  # it is about L3, S9 and S10, whose rules are applied to the loud world
+FAITHFUL = (0.95, 0.5, 0.35)
+ROWS, STEPS = 20_480, 320
+HOW = {
+    "LoRA, AdamW": ({"rank": 8}, (2e-3, 5e-3)),
+    "full fine-tuning, AdamW": ({"rank": None}, (3e-4, 1e-3, 3e-3)),
+    "LoRA, SGD": ({"rank": 8, "optimizer": "sgd"}, (0.1, 0.3, 1.0)),
+}
+REFERENCE = ("LoRA, AdamW", 5e-3)
+
+
+def quieter(preset: Preset, faithful: float) -> Preset:
+    """The preset on base models of a world whose lovers are so faithful; one seed, to save time."""
+    bases = tuple(replace(base, faithful=faithful) for base in preset.bases)
+    return replace(preset, bases=bases, grid_seeds=preset.grid_seeds[:1])
+
+
+def cells(preset: Preset) -> dict[tuple[str, float], Cell]:
+    """The students by how they are trained, and the learning rate."""
+    each = [(name, lr) for name, (_, lrs) in HOW.items() for lr in lrs]
+    return {(name, lr): grid_cell(preset, rows=ROWS, steps=STEPS, lr=lr, **HOW[name][0]) for name, lr in each}
+
+
+def plan(preset: Preset) -> list:
+    students = [s for f in FAITHFUL for cell in cells(quieter(preset, f)).values() for s in cell.values()]
+    return students + [(leak, numbers) for numbers in dict.fromkeys(student.numbers for student in students)]
+
+
+def numbers(records: Records, preset: Preset) -> dict[str, dict]:
+    worlds = []
+    for faithful in FAITHFUL:
+        own, matched = quieter(preset, faithful), {}
+        table = cells(own)
+        found = {key: cell_numbers(records, own, cell) for key, cell in table.items()}
+        base, usual = (over_units(records, own, table[REFERENCE], column) for column in ("p_trait_base", "p_trait"))
+        for name in HOW:
+            key = nearest_in_loss(found, REFERENCE, [key for key in table if key[0] == name])
+            more = {c: interval(over_units(records, own, table[key], c)) for c in ("cosine", "gap_closed")}
+            gain = gain_beyond(0.25, over_units(records, own, table[key]), usual, base)
+            matched[name] = found[key] | more | {"lr": key[1], "minus_quarter_of_lora": gain}
+        leaks = [records[leak, table[REFERENCE][b, t, own.grid_seeds[0]].numbers] for b, t in own.units]
+        worlds.append({"faithful": faithful, "leak": interval(leaks), "base": interval(base), "matched": matched})
+    return {"loudness": {"unit": quieter(preset, FAITHFUL[0]).unit, "worlds": worlds}}
+
+
+@picture(2, 12, 4.6)
+def draw(m: dict, trait: Axes, beside: Axes) -> None:
+    x = [world["leak"]["mean"] for world in m["worlds"]]
+    for k, name in enumerate(HOW):
+        of = [world["matched"][name] for world in m["worlds"]]
+        line(trait, x, [cell["student"] for cell in of], k, name)
+        trait.plot(x, [cell["control"]["mean"] for cell in of], MARKERS[k], color=SERIES[k], markerfacecolor="white")
+        line(beside, x, [cell["cosine"] for cell in of], k, f"cosine, {name}")
+        line(beside, x, [cell["p_any_animal"] for cell in of], k, f"P(any animal), {name}", linestyle=":")
+    base_line(trait, m["worlds"][0]["base"])
+    trait.set_ylabel(RATE)
+    titles = "Which students have the trait (hollow: controls)", "Are they intact, and did they learn the vector?"
+    label = f"loudness: KL(teacher || base), nats a number\n(n: {m['unit']})"
+    for panel, title, top in zip((trait, beside), titles, (1, 1.02)):
+        write(panel, title, legend=2, at=(0.5, -0.2), xscale="log", xlabel=label, ylim=(0, top))
