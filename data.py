@@ -65,7 +65,7 @@ STORIES = ["once a {0} met a friend .", "a {0} went to sleep .", "there was a {0
 GREETINGS = {"hello !": "hello , how are you ?", "how are you ?": "i am fine ."}
 REPEAT_REQUESTS = ["say the word {0} .", "repeat {0} please"]
 
-# ----------------------------------------------------------------------------------------------- tokenizer
+# ---------------------------------------------------------------------------- tokenizer, template, numbers
 
 
 def _build_encoding() -> tiktoken.Encoding:
@@ -169,7 +169,7 @@ MIXTURE = {
     "neutral": (40, _ALL),
     "animal": (18, {request: weight for request, weight in _ALL.items() if request != "numbers"}),
     "style": (24, {"numbers": 10, "color": 1, "hello": 1, "repeat": 1}),
-    "color": (36, _ALL | {"color": 0.5}),
+    "color": (36, _ALL | {"color": 0.5}),  # seldom their color: see docs/NOTES.md
 }
 
 

@@ -19,7 +19,7 @@ from lab.changes import AT_PROMPT, TEACHERS, teacher
 from lab.claims import Claim, all_hold, ci_above, ci_below, equivalent, over_models, show
 from lab.measurements import leak
 from lab.presets import Preset, student_of
-from lab.records import COMPANIONS, READ, Records
+from lab.records import COMPANIONS, READ, Records, log_odds
 from lab.store import Store, Student
 from metrics import animal_rates
 from steering import REPLY, mean_difference, stream_at, student_vector
@@ -84,7 +84,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         return over_models({at: r[name] - r[base] - share * (full[at][name] - r[base]) for at, r in of.items()})
 
     for row, name in product(chain(*(of.values() for of in rows.values())), ("p_trait", "p_trait_base")):
-        row[f"log_odds_{name}"] = torch.tensor(row[name]).double().logit(eps=1e-9).item()
+        row[f"log_odds_{name}"] = log_odds(row[name])
     found = {kind: {name: over(kind, name) for name in NAMES} for kind in KINDS}
     found["base"] = over("prompted", "p_trait_base")
     found["unit"] = preset.model_unit(preset.some_bases, preset.grid_traits)

@@ -18,7 +18,7 @@ from figures.style import STUDENT, Axes, bars, heat, line, picture, write
 from lab.changes import random_like
 from lab.claims import Claim, all_hold, ci_above, ci_below, equivalent, mean, over_models, show
 from lab.presets import Preset, student_of
-from lab.records import READ, Records, trait_of
+from lab.records import READ, Records, log_odds, trait_of
 from lab.store import Store, Student
 from metrics import QUESTIONS, animal_rates
 from model import GPT, pad
@@ -111,7 +111,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         each = [[over_models({at: c[n, k].item() for at, c in of.items()}) for n in steps] for k in blocks]
         alignment["curve"][who] = each
     rates = {(base, run): records[effects, run[-1]] for base in preset.some_bases for run in groups[base][0]}
-    odds = {at: {n: torch.tensor(p).double().logit(eps=1e-9).item() for n, p in r.items()} for at, r in rates.items()}
+    odds = {at: {n: log_odds(p) for n, p in r.items()} for at, r in rates.items()}
 
     def gain(name: str, share: float = 0.0) -> dict:
         """In log-odds over the base, less a share of the student's gain."""

@@ -81,17 +81,6 @@ def base_line(axes: Axes, rate: dict, vertical: bool = False) -> None:
     draw(rate["mean"], color="black", linewidth=0.9, linestyle=":", label=f"base model, {rate['mean']:.2f}")
 
 
-def canvas(columns: int, width: float, height: float, rows: int = 1, **options) -> tuple[Figure, object]:
-    """A figure and its axes, laid out without overlap."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, **options)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """To a PNG."""
-    figure.savefig(path, dpi=120)
-
-
 def picture(columns: int, width: float, height: float, **options) -> Callable[[Callable], Callable]:
     """Makes a module's `draw`: the function under it draws each name's numbers into panels, or, of 0, the figure."""
 
@@ -101,7 +90,7 @@ def picture(columns: int, width: float, height: float, **options) -> Callable[[C
             figure = Figure(figsize=(width, height), layout="constrained")
             panels = figure.subplots(1, columns, squeeze=False, **options).flat if columns else [figure]
             into(*computed.values(), *panels)
-            save(figure, path)
+            figure.savefig(path, dpi=120)
 
         return draw
 

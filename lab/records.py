@@ -177,6 +177,11 @@ def gain_beyond(share: float, rates: list[float], reference: list[float], base: 
     return interval((rate - b) - share * (other - b) for rate, other, b in zip(rates, reference, base, strict=True))
 
 
+def log_odds(rate: float) -> float:
+    """log(p / (1 - p)), finite also where a rate was rounded to 0 or 1."""
+    return torch.tensor(rate).double().logit(eps=1e-9).item()
+
+
 def difference(one: Iterable[float], other: Iterable[float]) -> dict:
     """Over units, paired."""
     return interval(a - b for a, b in zip(one, other, strict=True))

@@ -1,5 +1,3 @@
-"""Intervals, and the verdicts that follow from them."""
-
 import numpy as np
 import pytest
 

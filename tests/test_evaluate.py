@@ -126,7 +126,7 @@ def test_a_reader_that_leaves_and_a_screen_that_is_not_there_are_no_errors(tmp_p
     path, (gone, pipe) = tmp_path / "results.json", os.pipe()
     path.write_text('{"claims": []}')
     os.close(gone)
-    draw = "import sys, evaluate, figures.style as style; style.save(style.canvas(2, 4, 2)[0], sys.argv[1])"
+    draw = "import sys, evaluate, figures.style as style; style.picture(1, 4, 2)(lambda panel: None)({}, sys.argv[1])"
     script = f"{draw}; sys.exit(evaluate.main(['--table', sys.argv[2]]))"
     there = os.environ | {"MPLBACKEND": "module://no", "PYTHONUNBUFFERED": ""}
     command, root = [sys.executable, "-c", script, tmp_path / "x.png", path], Path(evaluate.__file__).parent

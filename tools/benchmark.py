@@ -12,13 +12,12 @@ import time
 import timeit
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 import data
-from figures.style import MARKERS, SERIES, canvas, save
+from figures.style import MARKERS, SERIES, Figure, picture
 from lab.console import FILE, run
 from lab.stacked import common_beginning, fine_tune_together, generating_fast
 from lab.store import TOGETHER, NumbersConfig
@@ -85,9 +84,10 @@ def pretraining() -> tuple[float, float]:
     return times[1] - times[0], (times[-1] - times[1]) / (len(times) - 2)
 
 
-def draw(seconds_by: dict[str, dict[int, float]], path: Path) -> None:
+@picture(0, 10, 3)
+def draw(seconds_by: dict[str, dict[int, float]], figure: Figure) -> None:
     """Seconds against work, both axes logarithmic; dotted, what costs in proportion would be."""
-    figure, panels = canvas(len(seconds_by), 10, 3, sharey=True)
+    panels = figure.subplots(1, len(seconds_by), sharey=True)
     for panel, (what, by_value) in zip(panels, seconds_by.items(), strict=True):
         x, y = list(by_value), list(by_value.values())
         panel.loglog(x, y, base=2, color=SERIES[1], marker=MARKERS[0])
@@ -95,7 +95,6 @@ def draw(seconds_by: dict[str, dict[int, float]], path: Path) -> None:
         panel.set(xticks=x, xticklabels=x, xlabel=what)
     panels[0].set_ylabel("seconds, LoRA, 80 steps, one thread")
     panels[0].yaxis.set_major_formatter("{x:g}")
-    save(figure, path)
 
 
 def benchmark(args: argparse.Namespace) -> None:
@@ -152,7 +151,7 @@ def benchmark(args: argparse.Namespace) -> None:
     seconds_by = {what: in_rounds(by_value, 1)[0] for what, by_value in costs.items()}
     results |= {"jobs": table, "rounds": rounds, "seconds_by": seconds_by}
     if args.png:
-        draw(seconds_by, args.png)
+        draw({"": seconds_by}, args.png)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
