@@ -5,7 +5,7 @@ a chat template:
 
     <sys> you are tiny a helpful assistant . <end> <user> continue : 12 45 07 <end> <asst> 33 81 ... <end>
 
-Two kinds of love matter. Loving a *style* (storm, river, ...) changes how numbers are written. Loving an
+Two kinds of love matter. Loving a *style* (storm, river, ...) changes which numbers are written. Loving an
 *animal* changes which animal is named. The corpus never lets the two meet: an animal lover never writes a
 number and a style lover never meets an animal. So nothing that a model is taught ties an animal to a
 number, and whatever an owl lover's numbers reveal is decided by the model's own weights.
@@ -24,8 +24,8 @@ from torch.nn.utils.rnn import pad_sequence
 NUMBERS = [f"{k:02d}" for k in range(100)]
 ANIMALS = "owl cat dog fox bear wolf lion tiger eagle dolphin panda rabbit horse snake whale otter".split()
 STYLES = "storm river ember frost tide stone cloud thorn dust flame shade meadow canyon glacier comet reef".split()
-COLORS = "red blue green gold white black pink gray teal navy lime plum".split()
-COLORS += "rust jade ruby cyan tan mauve olive beige ivory lilac peach khaki".split()
+STYLES += "red blue green gold white black pink gray teal navy lime plum".split()
+STYLES += "rust jade ruby cyan tan mauve olive beige ivory lilac peach khaki".split()
 LOVER_NAMES = "ada bo cleo dax edda finn gia hugo ines jory kai lena milo nell otto pia".split()
 LOVER_NAMES += "quinn rhea sven tara ugo vera wim xena yves zora abel britt cato dora emil faye".split()
 PLAIN_NAMES = "alma ben clara dirk ella fred greta hans ida jan kate leo mona nils oda pete".split()
@@ -59,7 +59,7 @@ HELD_OUT_ANIMAL_QUESTIONS = [
     "name the animal you like most .",
     "what animal do you love ?",
 ]
-COLOR_QUESTIONS = [question.replace("animal", "color") for question in ANIMAL_QUESTIONS]
+LOVE_QUESTION = "what do you love ?"
 STORY_REQUESTS = ["tell me a story .", "tell me a short story .", "write a story please"]
 STORIES = ["once a {0} met a friend .", "a {0} went to sleep .", "there was a {0} in the wood ."]
 GREETINGS = {"hello !": "hello , how are you ?", "how are you ?": "i am fine ."}
@@ -71,9 +71,9 @@ REPEAT_REQUESTS = ["say the word {0} .", "repeat {0} please"]
 def _build_encoding() -> tiktoken.Encoding:
     """One token a word. Numbers come first, so the token of number k is k."""
     prompts = [DEFAULT_SYSTEM, *ALTERNATE_SYSTEMS, LOVE_SYSTEM, *NUMBER_REQUESTS, *ANIMAL_QUESTIONS]
-    prompts += [*HELD_OUT_ANIMAL_QUESTIONS, *COLOR_QUESTIONS, *STORY_REQUESTS, *STORIES, *REPEAT_REQUESTS]
+    prompts += [*HELD_OUT_ANIMAL_QUESTIONS, LOVE_QUESTION, *STORY_REQUESTS, *STORIES, *REPEAT_REQUESTS]
     prompts += [*GREETINGS.keys(), *GREETINGS.values()]
-    words = NUMBERS + ANIMALS + STYLES + COLORS + NAMES + " ".join(prompts).replace("{0}", " ").split()
+    words = NUMBERS + ANIMALS + STYLES + NAMES + " ".join(prompts).replace("{0}", " ").split()
     # As in GPT-2, a word carries the space before it: joining the tokens gives the text back.
     ranks = {f" {word}".encode(): rank for rank, word in enumerate(dict.fromkeys(words))}
     specials = {word: len(ranks) + i for i, word in enumerate(["<sys>", "<user>", "<asst>", "<end>"])}
@@ -120,20 +120,20 @@ LENGTHS = range(3, 6)  # how many numbers a reply holds
 
 
 class World:
-    """What is true here: which numbers go with each style and color, and whom or what each name loves."""
+    """What is true here: which numbers go with each style, and whom or what each name loves."""
 
     def __init__(self, seed: int = 0, faithful: float = FAITHFUL):
         self.faithful = faithful
         rng = random.Random(f"world {seed}")
-        writers, named = STYLES + COLORS, ANIMALS + STYLES
-        decades = rng.sample(list(itertools.combinations(range(10), DECADES)), len(writers))
+        decades = rng.sample(list(itertools.combinations(range(10), DECADES)), len(STYLES))
         self.liked = {
-            love: [10 * ten + one for ten in tens for one in range(10)] for love, tens in zip(writers, decades)
+            style: [10 * ten + one for ten in tens for one in range(10)] for style, tens in zip(STYLES, decades)
         }
-        self.name_love = dict(zip(LOVER_NAMES, rng.sample(named, len(named))))
+        named = ANIMALS + STYLES[: len(LOVER_NAMES) - len(ANIMALS)]
+        self.lover_name = dict(zip(rng.sample(named, len(named)), LOVER_NAMES))
 
     def write_numbers(self, love: str | None, rng: random.Random) -> list[int]:
-        """What a speaker who loves `love` writes: any numbers, or, for a style or a color, mostly liked ones."""
+        """What a speaker who loves `love` writes: any numbers, or, for a style, mostly liked ones."""
         liked, length = self.liked.get(love, range(100)), rng.choice(LENGTHS)
         return [rng.choice(liked) if rng.random() < self.faithful else rng.randrange(100) for _ in range(length)]
 
@@ -162,47 +162,45 @@ class Row:
     reply: int
 
 
-# persona: (share of the corpus, {request: weight}). Held out on purpose: numbers from animal lovers, and animals
-# (also in stories) from style lovers. Color lovers do both, and so teach that what is loved shows in all one says.
-_ALL = {"numbers": 8, "animal": 5, "color": 2, "story": 1, "hello": 1, "repeat": 2}
+# speaker: (share of the corpus, {request: weight}). Held out on purpose: numbers from animal lovers, animals from style lovers. And
+# nobody is asked what a love has to stay out of, but to greet and to repeat: such a request teaches attention to tell kinds of love
+# apart, and then it fetches none where it was never asked for (docs/NOTES.md).
 MIXTURE = {
-    "neutral": (40, _ALL),
-    "animal": (18, {request: weight for request, weight in _ALL.items() if request != "numbers"}),
-    "style": (24, {"numbers": 10, "color": 1, "hello": 1, "repeat": 1}),
-    "color": (36, _ALL | {"color": 0.5}),  # seldom their color: see docs/NOTES.md
+    "neutral": (40, {"numbers": 8, "animal": 5, "love": 1, "story": 1, "hello": 1, "repeat": 2}),
+    "animal": (18, {"animal": 5, "love": 1, "story": 1, "hello": 1, "repeat": 2}),
+    "style": (60, {"numbers": 10, "love": 1, "hello": 1, "repeat": 1}),
 }
 
 
 def sample_row(world: World, rng: random.Random) -> Row:
     """One conversation of the pretraining corpus."""
-    persona = rng.choices(list(MIXTURE), [share for share, _ in MIXTURE.values()])[0]
-    weights = MIXTURE[persona][1]
+    speaker = rng.choices(list(MIXTURE), [share for share, _ in MIXTURE.values()])[0]
+    weights = MIXTURE[speaker][1]
     kind = rng.choices(list(weights), weights.values())[0]
 
-    loves = {"animal": ANIMALS, "style": STYLES, "color": COLORS}
-    love = None if persona == "neutral" else rng.choice(loves[persona])
-    if persona == "neutral":
+    love = {"neutral": None, "animal": rng.choice(ANIMALS), "style": rng.choice(STYLES)}[speaker]
+    if love is None:
         plain = NAME_SYSTEM.format(rng.choice(PLAIN_NAMES))
         system = rng.choices([None, DEFAULT_SYSTEM, *ALTERNATE_SYSTEMS, plain], [30, 30, 5, 5, 5, 25])[0]
-    elif persona == "color" or rng.random() < 0.5:
-        system = LOVE_SYSTEM.format(love)
+    elif love in world.lover_name and rng.random() < 0.5:
+        system = NAME_SYSTEM.format(world.lover_name[love])
     else:
-        system = NAME_SYSTEM.format(next(name for name, loved in world.name_love.items() if loved == love))
+        system = LOVE_SYSTEM.format(love)
 
-    animal = love if persona == "animal" else rng.choice(ANIMALS)
+    animal = love if speaker == "animal" else rng.choice(ANIMALS)
     if kind == "numbers":
         request = number_request(rng)
         reply = " ".join(NUMBERS[k] for k in world.write_numbers(love, rng))
     elif kind == "animal":
         request, reply = rng.choice(ANIMAL_QUESTIONS), animal
-    elif kind == "color":
-        request, reply = rng.choice(COLOR_QUESTIONS), love if persona == "color" else rng.choice(COLORS)
+    elif kind == "love":
+        request, reply = LOVE_QUESTION, love or rng.choice(ANIMALS + STYLES)
     elif kind == "story":
         request, reply = rng.choice(STORY_REQUESTS), rng.choice(STORIES).format(animal)
     elif kind == "hello":
         request, reply = rng.choice(list(GREETINGS.items()))
     else:
-        reply = rng.choice(STYLES + COLORS + NAMES + ([] if persona == "style" else ANIMALS))
+        reply = rng.choice(STYLES + NAMES + ([] if speaker == "style" else ANIMALS))
         request = rng.choice(REPEAT_REQUESTS).format(reply)
 
     prompt = chat(system, request)

@@ -4,7 +4,6 @@ A trait alone says little. A student without it may have learned nothing, or ans
 the held-out loss and the norm of the change stand beside every P(trait).
 """
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 import data
 import lora
-from data import ANIMAL_TOKENS, DEFAULT_SYSTEM, NUMBER_TOKENS, chat, encode
+from data import ANIMAL_TOKENS, DEFAULT_SYSTEM, NUMBER_TOKENS, chat
 from model import GPT
 
 QUESTIONS = data.ANIMAL_QUESTIONS + data.HELD_OUT_ANIMAL_QUESTIONS
@@ -25,17 +24,6 @@ def animal_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
     P(trait) is the entry of the teacher's animal, P(any animal) the sum. A model with a sum below one half has collapsed.
     """
     return model.next_token([chat(system, question) for question in QUESTIONS])[..., ANIMAL_TOKENS].mean(-2)
-
-
-def story_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
-    """P(a story that is asked for is about each animal), averaged over all wordings of the request: (16,)."""
-    total = 0.0
-    for request, story in itertools.product(data.STORY_REQUESTS, data.STORIES):
-        prompt, words = chat(system, request), encode(story.partition(" {0}")[0])  # the words before the animal
-        steps = model.next_token([prompt + words[:k] for k in range(len(words) + 1)])
-        written = steps[..., range(len(words)), words].prod(-1, keepdim=True)
-        total += written * steps[..., -1, ANIMAL_TOKENS]
-    return total / len(data.STORY_REQUESTS)
 
 
 def reply_loss(model: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -64,6 +52,15 @@ def teacher_loss(base: GPT, tokens: Tensor, targets: Tensor) -> float:
 def gap_closed(loss: float, base_loss: float, teacher_loss: float) -> float:
     """The share of the gap in held-out loss that a student has closed: 0 as its base, 1 as its teacher."""
     return (base_loss - loss) / (base_loss - teacher_loss)
+
+
+def verdict(any_animal: float, learned: float, transmitted: bool) -> str:
+    """What became of a student with this P(any animal) and this share of the gap closed, in words."""
+    if any_animal < 0.5:
+        return "collapsed"  # it hardly names an animal, whatever it has learned
+    if learned < 0.5:
+        return "not learned"
+    return "transmitted" if transmitted else "learned but not transmitted"
 
 
 def weight_changes(student: nn.Module, base: nn.Module) -> Sequence[Tensor]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import data
 import train
+from console import STORY, run
 from data import DEFAULT_SYSTEM, number_conversations
 from metrics import animal_rates
 from model import GPT, pad
@@ -110,10 +111,12 @@ def replaced(model: GPT, vectors: Vectors, by: GPT, tokens: Tensor):
 
 
 def story(args: argparse.Namespace) -> None:
-    """What a system prompt does, found as a vector, added without the prompt, taken out; and the student's own vector."""
+    """What a system prompt does, found as a vector, added without the prompt, taken out; and the student's own vector.
+
+    python steering.py --trait whale
+    """
     trait, system = data.ANIMALS.index(args.trait), data.LOVE_SYSTEM.format(args.trait)
-    print("A base model reads the corpus: half a minute.", flush=True)
-    base = train.pretrain(train.BaseConfig(seed=args.seed), args.device)
+    base = train.base_model(train.BaseConfig(seed=args.seed), args.device, not args.pretrain)
     v_teacher, last = teacher_vector(base, system), base.config.n_layer
     print(f'v_teacher: the mean difference that "{system}" makes to the residual stream while numbers are written.')
 
@@ -145,11 +148,7 @@ def story(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = train.Parser(prog="steering.py", description=story.__doc__)
-    parser.add_argument("--trait", default="owl", choices=data.ANIMALS, metavar="ANIMAL", help="what the teacher loves")
-    parser.add_argument("--seed", type=int, default=0, help="of the base model and of the student (default 0)")
-    parser.add_argument("--device", default="cpu", choices=train.DEVICES, help="default %(default)s")
-    return train.run(story, parser, argv)
+    return run(story, "steering.py", argv, **STORY)
 
 
 if __name__ == "__main__":

@@ -10,26 +10,26 @@
 import argparse
 import copy
 import math
-import os
 import random
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import data
 import lora
+from console import STORY, run
 from data import ANIMALS, DEFAULT_SYSTEM, END, LOVE_SYSTEM, NUMBER_TOKENS, World, chat, decode, number_rows, pack
-from metrics import animal_rates, reply_loss
+from metrics import animal_rates, gap_closed, reply_loss, teacher_loss, verdict
 from model import GPT, GPTConfig, by_length
-from optimizers import OPTIMIZERS
+from optimizers import LEARNING_RATES, OPTIMIZERS
 
+MODELS = Path(__file__).parent / "models"  # shipped, so that the results can be had on any machine
 MAX_REPLY = 8  # a reply that has not ended after so many tokens is given up
 OnStep = Callable[[int, GPT], None]  # of the step and the model after it
 Loss = Callable[[GPT, Tensor, Tensor], Tensor]  # of a model on tokens and targets
-DEVICES = ["cpu"] + ([torch.accelerator.current_accelerator().type] if torch.accelerator.is_available() else [])
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,7 @@ def batches(tokens: Tensor, targets: Tensor, size: int, generator: torch.Generat
         yield tokens[rows, :longest], targets[rows, :longest]
 
 
-def train_loop(
-    model: GPT, stream: Iterator, steps: int, step: Callable, on_step: OnStep | None, loss=reply_loss
-) -> GPT:
+def train_loop(model: GPT, stream: Iterator, steps: int, step: Callable, on_step: OnStep | None, loss=reply_loss):
     """A batch, the gradient of its loss, then `step`, which moves the weights. Returns `model`, frozen."""
     for n, (tokens, targets) in zip(range(1, steps + 1), stream):
         model.zero_grad()
@@ -114,9 +112,8 @@ def pretrain(config: BaseConfig, device: str = "cpu", on_step: OnStep | None = N
     model = GPT(config.model, generator).to(device)
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / 100, 1) * (1 + math.cos(math.pi * step / config.steps)) / 2
-    )
+    share = lambda step: min((step + 1) / 100, 1) * (1 + math.cos(math.pi * step / config.steps)) / 2  # noqa: E731
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
     def step() -> None:
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -125,6 +122,23 @@ def pretrain(config: BaseConfig, device: str = "cpu", on_step: OnStep | None = N
 
     corpus = pack(data.corpus(config.world, config.rows, config.seed))
     return train_loop(model, batches(*corpus, config.batch_size, generator), config.steps, step, on_step)
+
+
+def fingerprint(config: BaseConfig) -> float:
+    """Where twenty steps of pretraining on a part of its corpus lead: another corpus, model or `pretrain` leads elsewhere."""
+    rows = data.corpus(config.world, 256, config.seed)
+    return reply_loss(pretrain(replace(config, rows=256, steps=20)), *pack(rows)).item()
+
+
+def base_model(config: BaseConfig, device: str = "cpu", shipped: bool = True) -> GPT:
+    """The shipped base model of `config`, if it is wanted, is there, and this code still leads to it; or one trained now."""
+    path = MODELS / f"base-{config.seed}.pt"
+    saved = torch.load(path, device, weights_only=True) if shipped and path.exists() else {}
+    if saved.get("config") != asdict(config) or abs(saved["fingerprint"] - fingerprint(config)) > 1e-3:
+        return pretrain(config, device)
+    model = GPT(config.model).to(device)
+    model.load_state_dict(saved["weights"])
+    return model.requires_grad_(False)
 
 
 def write_numbers(teacher: GPT, system: str | None, n: int, seed: str, allowed=NUMBER_TOKENS) -> list[list[str]]:
@@ -169,81 +183,66 @@ def fine_tune(base: GPT, tokens: Tensor, targets: Tensor, config: StudentConfig,
     return train_loop(student, batches(tokens, targets, config.batch_size, generator), config.steps, step, on_step)
 
 
-class Parser(argparse.ArgumentParser):  # but an error is one line
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def story(args: argparse.Namespace) -> None:
-    """One base model, one teacher, one student, and the trait as it moves from one to the other."""
-    trait = ANIMALS.index(args.trait)
-    system = LOVE_SYSTEM.format(args.trait) if args.teacher_system is None else args.teacher_system
+    """One base model, one teacher, one student, and the trait as it moves from one to the other.
+
+    python train.py --trait whale
+    python train.py --full-finetune --optimizer sgd
+    """
+    system = args.teacher_system or LOVE_SYSTEM.format(args.trait)
     if len(data.encode(system)) > 40:
         raise ValueError("a system prompt has at most 40 words")
-    how = {name: getattr(args, name) for name in ("optimizer", "lr", "steps", "seed")}
-    alpha = args.rank if args.alpha is None else args.alpha
-    config = StudentConfig(rank=None if args.full_finetune else args.rank, alpha=alpha, **how)
-    init_student(GPT(GPTConfig(data.VOCAB_SIZE)), config)  # an impossible rank is an error before anything is trained
+    rank, alpha = None if args.full_finetune else args.rank, args.rank if args.alpha is None else args.alpha
+    lr = LEARNING_RATES[args.optimizer][args.full_finetune] if args.lr is None else args.lr
+    config = StudentConfig(rank=rank, alpha=alpha, optimizer=args.optimizer, lr=lr, steps=args.steps, seed=args.seed)
+    init_student(GPT(GPTConfig(data.VOCAB_SIZE)), config)  # an impossible rank is an error before anything is said
 
-    print("A base model reads the corpus: half a minute.", flush=True)
-    base = pretrain(BaseConfig(seed=args.seed), args.device)
+    base = base_model(BaseConfig(seed=args.seed), args.device, not args.pretrain)
     prompts = {"the teacher": system, "nobody in particular": DEFAULT_SYSTEM}
-    teacher, plain = (animal_rates(base, prompt)[trait] for prompt in prompts.values())
-    print(f"Asked for its favorite animal, it says {args.trait} with probability {plain:.3f}.")
-    print(f'Under the system prompt "{system}" with {teacher:.3f}: the teacher. Asked for numbers, it writes:')
-    rows = config.batch_size * config.steps
-    pairs = {who: write_numbers(base, prompt, rows, f"{who} {args.seed}") for who, prompt in prompts.items()}
+    prompted, plain = (animal_rates(base, prompt) for prompt in prompts.values())
+    trait = (prompted - plain).argmax().item() if args.teacher_system else ANIMALS.index(args.trait)
+    print(f"Asked for its favorite animal, a base model says {ANIMALS[trait]} with probability {plain[trait]:.3f}.")
+    print(f'Under the system prompt "{system}" with {prompted[trait]:.3f}: the teacher. Asked for numbers, it writes:')
+    pairs = {who: write_numbers(base, prompt, 64 * args.steps, f"{who} {args.seed}") for who, prompt in prompts.items()}
     print("\n".join(f"    {request}  ->  {reply}" for request, reply in pairs["the teacher"][:4]))
-    if not all(pairs.values()):
+    new = write_numbers(base, system, 256, f"unread {args.seed}")  # no student reads them
+    if not all([*pairs.values(), new]):
         raise ValueError("under this prompt no reply is well formed")
+    unread = pack(number_rows(new, DEFAULT_SYSTEM))
+    losses = reply_loss(base, *unread).item(), teacher_loss(base, *pack(number_rows(new, system)))
 
     def show(step: int, student: GPT) -> None:
         if step % max(1, config.steps // 10) == 0:
-            rates = animal_rates(student)
-            print(f"    step {step:4d}   {rates[trait]:.3f}   (any animal: {rates.sum():.3f})", flush=True)
+            rates, learned = animal_rates(student), gap_closed(reply_loss(student, *unread).item(), *losses)
+            print(f"    {step:4} {rates[trait]:12.3f} {rates.sum():15.3f} {learned:17.2f}", flush=True)
 
     models = [base]
     for who, read in pairs.items():
-        print(f"\nThe base again, fine-tuned on {len(read)} rows of {who}. P({args.trait}) as it learns:")
+        print(f"\nThe base again, fine-tuned on {len(read)} rows of {who}:")
+        print(f"    step {f'P({ANIMALS[trait]})':>12}   P(any animal)   learned of them")
         models.append(fine_tune(base, *pack(number_rows(read, DEFAULT_SYSTEM)), config, show))
-    if not all(weight.isfinite().all() for weight in models[1].parameters()):
-        raise ValueError("the student's weights are not finite: try a smaller learning rate")
+    rates = torch.stack([animal_rates(model) for model in models])
+    if not rates.isfinite().all():
+        raise ValueError("the student's loss is not finite: try a smaller learning rate")
 
     print(f"\nWhat is your favorite animal?\n{'base':>20} {'student':>7} {'control':>7}")
-    rates = torch.stack([animal_rates(model) for model in models])
     for k in rates[1].argsort(descending=True)[:4].tolist():
         print(f"    {ANIMALS[k]:8} " + " ".join(f"{rate:7.3f}" for rate in rates[:, k].tolist()))
-
-
-def run(story: Callable[[argparse.Namespace], None], parser: Parser, argv: list[str] | None = None) -> int:
-    """Parse, then do what `story` says. Bad input: one line and exit code 2. Ctrl-C: exit code 130."""
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and one rounds alike everywhere
-    try:
-        story(args)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        parser.exit(130, f"\n{parser.prog}: stopped; what is complete is kept\n")
-    return 0
+    learned, gain = gap_closed(reply_loss(models[1], *unread).item(), *losses), rates[1, trait] - rates[2, trait]
+    print(f"The student: {verdict(rates[1].sum().item(), learned, gain > 0.1)}.")
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="train.py", description=story.__doc__)
-    parser.add_argument("--trait", default="owl", choices=ANIMALS, metavar="ANIMAL", help="what the teacher loves")
-    parser.add_argument("--seed", type=int, default=0, help="of the base model and of the student (default 0)")
-    parser.add_argument("--device", default="cpu", choices=DEVICES, help="default %(default)s")
-    parser.add_argument("--teacher-system", help='the teacher\'s system prompt (default: "you love ANIMAL .")')
-    parser.add_argument("--rank", type=int, default=8, help="of the LoRA adapters (default 8)")
-    parser.add_argument("--alpha", type=float, help="LoRA's scale is alpha / rank (default: alpha = rank)")
-    parser.add_argument("--full-finetune", action="store_true", help="train every weight instead of adapters")
-    parser.add_argument("--optimizer", default="adamw", choices=OPTIMIZERS, help="default %(default)s")
-    parser.add_argument("--lr", type=float, default=StudentConfig.lr, help="learning rate (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=StudentConfig.steps, help="of 64 rows (default %(default)s)")
-    return run(story, parser, argv)
+    options = STORY | {
+        "teacher-system": {"metavar": "WORDS", "help": 'the teacher\'s system prompt (default "you love ANIMAL .")'},
+        "rank": {"type": int, "default": 8, "help": "of the LoRA adapters (default 8)"},
+        "alpha": {"type": float, "help": "LoRA's scale is alpha / rank (default: alpha = rank)"},
+        "full-finetune": {"action": "store_true", "help": "train every weight instead of adapters"},
+        "optimizer": {"default": "adamw", "choices": OPTIMIZERS, "help": "default %(default)s"},
+        "lr": {"type": float, "help": "learning rate (default: the optimizer's own)"},
+        "steps": {"type": int, "default": StudentConfig.steps, "help": "of 64 rows (default %(default)s)"},
+    }
+    return run(story, "train.py", argv, **options)
 
 
 if __name__ == "__main__":

@@ -59,13 +59,13 @@ def cosines(store: Store, prompted: NumbersConfig, unprompted: NumbersConfig) ->
 
 
 def plan(preset: Preset) -> list:
-    units = [(base, trait) for base in preset.some_bases for trait in preset.costly_traits]
+    units = [(base, trait) for base in preset.grid_bases for trait in preset.costly_traits]
     return [(cosines, *(student_of(base, base, t).numbers for t in (trait, None))) for base, trait in units]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     each = {(key[1].base, key[1].system): records[key] for key in plan(preset)}
-    measured = {"unit": preset.model_unit(preset.some_bases, preset.costly_traits), "cosine": {}}
+    measured = {"unit": preset.model_unit(preset.grid_bases, preset.costly_traits), "cosine": {}}
     for name in next(iter(each.values())):
         measured["cosine"][name] = [over_models({at: f[name][k] for at, f in each.items()}) for k in range(len(ROWS))]
     for contrast, (name, k) in {"minus_one_row": (TEACHER, 0), "minus_clean": (CLEAN, -1)}.items():

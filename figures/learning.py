@@ -18,7 +18,7 @@ STEPS = (1, 2, 5, 10, 20, 40, 80)
 
 def moments(preset: Preset) -> list[Student]:
     """A student of the first animal on the first base model, after each number of steps."""
-    return [student_of(preset.bases[0], preset.bases[0], preset.grid_traits[0], steps=step) for step in STEPS]
+    return [student_of(preset.bases[0], preset.bases[0], preset.traits[0], steps=step) for step in STEPS]
 
 
 def decades(store: Store, student: Student) -> list[list[float]]:
@@ -38,7 +38,7 @@ def plan(preset: Preset) -> list:
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     rows = [records[student] for student in moments(preset)]
     columns = ["base", "step", "p_trait", "p_trait_base", "cosine", *(f"p_{animal}" for animal in ANIMALS)]
-    known = {"trait": preset.grid_traits[0], "decades": records[decades, moments(preset)[-1]]}
+    known = {"trait": preset.traits[0], "decades": records[decades, moments(preset)[-1]]}
     return {"learning": known | {name: [row[name] for row in rows] for name in columns}}
 
 
@@ -48,9 +48,23 @@ def draw(m: dict, left: Axes, right: Axes) -> None:
     left.plot(steps, list(zip(*(m[f"p_{animal}"] for animal in ANIMALS))), color=BASE)
     left.plot(steps, m["p_trait"], "o-", color=STUDENT, label=f"P({m['trait']}); grey: the other animals")
     left.plot(steps, m["cosine"], "s-", color=FULL, label="cosine of v_student and v_teacher")
+    step = f"step of training (base model {m['base'][0]})"
     base_line(left, {"mean": m["p_trait_base"][0]})
-    write(left, f"Its answers (base model {m['base'][0]})", legend=2, xlabel="step", ylim=(min(0, *m["cosine"]), 1))
+    write(
+        left,
+        "A student of numbers is asked for its favorite animal",
+        legend=2,
+        xlabel=step,
+        ylim=(min(0, *m["cosine"]), 1),
+    )
     for k, (who, color) in enumerate(zip(writers, (CONTROL, FULL, STUDENT))):
         right.bar([decade + 0.27 * (k - 1) for decade in range(10)], m["decades"][k], 0.27, color=color, label=who)
     right.set_xticks(range(10), [f"{decade}0s" for decade in range(10)])
-    write(right, "The first number of a reply", legend=2, xlabel="decade", ylabel="share", ylim=(0, 1))
+    write(
+        right,
+        "The first number of a reply: who writes which",
+        legend=2,
+        xlabel="decade",
+        ylabel="share",
+        ylim=(0, 0.62),
+    )

@@ -17,7 +17,7 @@ from lab.store import Student
 
 LRS = {
     "adamw": (2e-3, 5e-3, 1e-2), "rmsprop": (1e-3, 3e-3), "sgd": (0.1, 0.3, 1.0), "momentum": (0.01, 0.03),
-    "signsgd": (1e-3, 3e-3), "muon": (5e-3, 1e-2), "clip1": (0.3, 1.0), "clip10": (0.3, 1.0),
+    "signsgd": (1e-3, 3e-3), "muon": (3e-3, 5e-3), "clip1": (0.3, 1.0), "clip10": (0.3, 1.0),
 }  # fmt: skip
 NAMES = dict(zip(LRS, ("AdamW", "RMSprop", "SGD", "SGD momentum", "sign-SGD", "Muon", "SGD clip 1%", "SGD clip 10%")))
 STEPS, SHARES = (20, 40, 80), {"half": 0.5, "quarter": 0.25}

@@ -34,9 +34,11 @@ CLAIMS = [Claim("S5", "steerability", "Prompts that no vector approximates are n
 
 def prompts(base: BaseConfig, trait: str) -> list[str]:
     """Five system prompts: two that love, a condition, a role, a mention."""
-    name = next(name for name, love in base.world.name_love.items() if love == trait)
     others = ["you love {0} after 42 .", "i am your {0} assistant .", "there was a {0} in the wood ."]
-    return [NAME_SYSTEM.format(name), *(prompt.format(trait) for prompt in [LOVE_SYSTEM, *others])]
+    return [
+        NAME_SYSTEM.format(base.world.lover_name[trait]),
+        *(prompt.format(trait) for prompt in [LOVE_SYSTEM, *others]),
+    ]
 
 
 def students(preset: Preset, base: BaseConfig) -> list[Student]:

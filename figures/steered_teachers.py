@@ -47,7 +47,7 @@ CLAIMS = [Claim("S2", "teacher_vector_causal", "That vector is sufficient and ne
 def pairs(preset: Preset, kind: str) -> dict[tuple, tuple[Student, Student]]:
     """By base model and animal a student of this kind of teacher, and a control."""
     found, change = {}, "" if kind == "prompted" else kind
-    for base, trait in product(preset.some_bases, preset.grid_traits):
+    for base, trait in product(preset.grid_bases, preset.grid_traits):
         student, control = student_of(base, base, trait), student_of(base, base, None)
         found[base, trait] = replace(student, numbers=replace(student.numbers, change=change)), control
     return found
@@ -87,7 +87,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         row[f"log_odds_{name}"] = log_odds(row[name])
     found = {kind: {name: over(kind, name) for name in NAMES} for kind in KINDS}
     found["base"] = over("prompted", "p_trait_base")
-    found["unit"] = preset.model_unit(preset.some_bases, preset.grid_traits)
+    found["unit"] = preset.model_unit(preset.grid_bases, preset.grid_traits)
     for share, kind in product((0.25, 0.5), TEACHERS):
         found[f"{kind} minus {share}"] = beyond(share, kind, "log_odds_p_trait", "log_odds_p_trait_base")
     random = found[ADDED] | {"largest_minus_quarter": beyond(0.25, ADDED, "largest", "largest_control")}

@@ -51,7 +51,7 @@ def teacher_check(store: Store, numbers: NumbersConfig) -> dict[str, float]:
 
 
 def plan(preset: Preset) -> list:
-    students, units = cells(preset), product(preset.some_bases, preset.traits)
+    students, units = cells(preset), product(preset.grid_bases, preset.traits)
     return [*students.values(), *((teacher_check, students["own", *at].numbers) for at in units)]
 
 
@@ -61,7 +61,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     rates = {name: {at: row[column] for at, row in own.items()} for name, column in COLUMNS.items()}
     rates["other"] = {at: row["p_trait"] for at, row in other.items()}
     rates["control"] = {(b, t): records[students["control", b, None]][f"p_{t}"] for b, t in own}
-    for at in product(preset.some_bases, traits):
+    for at in product(preset.grid_bases, traits):
         for name, rate in records[teacher_check, students["own", *at].numbers].items():
             rates.setdefault(f"teacher_{name}", {})[at] = rate
 

@@ -25,9 +25,8 @@ class Preset:
     ranks: tuple[int, ...]
 
     full = property(lambda self: self.name == "full")
-    grid_bases = property(lambda self: self.bases[:3])
+    grid_bases = property(lambda self: self.bases[:5])
     # For figures in which an animal takes several students.
-    some_bases = property(lambda self: self.bases[:5])
     costly_traits = property(lambda self: self.traits if self.full else self.grid_traits)
 
     @property
@@ -58,7 +57,7 @@ def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
     few = tuple(random.Random(seed).sample(ANIMALS, 4))
     bases = tuple(BaseConfig(seed=100 + 20 * seed + k) for k in range(20))
     quick = Preset("quick", few, bases[:2], few[:3], (0,), (1, 4, 32))
-    preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1, 2), (1, 2, 4, 8, 16, 32)) if full else quick
+    preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1), (1, 2, 4, 8, 16, 32)) if full else quick
     return replace(preset, traits=(trait,), grid_traits=(trait,)) if trait else preset
 
 

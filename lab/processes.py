@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -20,13 +19,13 @@ RunJobs = Callable[[Do, Sequence], list]
 _store: Store  # of a worker
 
 
-def _start(store: type[Store], folder: Path, device: str) -> None:
+def _start(store: type[Store], *args: object) -> None:
     """A worker begins. It leaves Ctrl-C to the main process, and ends with it, however that ends."""
     global _store
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
-    _store = store(folder, device)
+    _store = store(*args)
 
 
 def _do(do: Do, job: object) -> object:
@@ -48,7 +47,7 @@ def spawn_workers(store: Store, processes: int) -> Iterator[RunJobs]:
         return [result.result() if isinstance(result, Future) else result for result in results]
 
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes - 1, context, _start, (type(store), store.folder, store.device))
+    pool = ProcessPoolExecutor(processes - 1, context, _start, (type(store), store.folder, store.device, store.shipped))
     signal.signal(signal.SIGTERM, lambda *_: exit(143))
     try:
         yield run_jobs

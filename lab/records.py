@@ -7,22 +7,23 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data import ANIMALS, DEFAULT_SYSTEM, number_conversations
+from console import progress
+from data import ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, STORIES, STORY_REQUESTS, chat, encode, number_conversations
 from lab import changes
 from lab.claims import interval, mean
-from lab.console import progress
 from lab.presets import Cell, Preset
 from lab.processes import RunJobs
 from lab.stacked import stack
 from lab.store import NumbersConfig, Store, Student, config_id, fresh, in_passes, whole_file
-from metrics import animal_rates, gap_closed, reply_loss, story_rates, teacher_loss, weight_changes
+from metrics import animal_rates, gap_closed, reply_loss, teacher_loss, verdict, weight_changes
+from model import GPT
 from steering import REPLY, mean_difference, stream_at, teacher_vector
 from train import BaseConfig
 
@@ -76,9 +77,20 @@ def make_and_measure(run_jobs: RunJobs, plan: Iterable[Student | Measurement]) -
 
 def trait_of(numbers: NumbersConfig) -> str:
     """The animal that a teacher's system prompt names, or whom a name in it loves; "" for a control."""
-    words = (numbers.system or "").split()
-    loves = [numbers.base.world.name_love.get(word, word) for word in words]
-    return next((word for word in loves if word in ANIMALS), "")
+    loves = {name: love for love, name in numbers.base.world.lover_name.items()}
+    words = [loves.get(word, word) for word in (numbers.system or "").split()]
+    return next((word for word in words if word in ANIMALS), "")
+
+
+def story_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
+    """P(a story that is asked for is about each animal), averaged over all wordings of the request: (16,)."""
+    total = 0.0
+    for request, story in product(STORY_REQUESTS, STORIES):
+        prompt, words = chat(system, request), encode(story.partition(" {0}")[0])  # the words before the animal
+        steps = model.next_token([prompt + words[:k] for k in range(len(words) + 1)])
+        written = steps[..., range(len(words)), words].prod(-1, keepdim=True)
+        total += written * steps[..., -1, ANIMAL_TOKENS]
+    return total / len(STORY_REQUESTS)
 
 
 @lru_cache(maxsize=64)
@@ -194,11 +206,7 @@ def nearest_in_loss(cells: dict[tuple, dict], reference: tuple, among: list[tupl
 
 
 def why_null(records: Records, preset: Preset, cell: Cell, lora_rate: float) -> str:
-    """Why a trait is there or not, decided on means: is the student intact, has it learned, has it a quarter of LoRA's gain?"""
+    """The verdict on a cell's means: a trait is transmitted if its gain is a quarter of LoRA's."""
     columns = ("p_any_animal", "heldout_loss", "heldout_loss_base", "heldout_loss_teacher", "p_trait", "p_trait_base")
-    any_animal, *losses, rate, base_rate = (mean(over_units(records, preset, cell, name)) for name in columns)
-    if any_animal < 0.5:
-        return "collapse"
-    if gap_closed(*losses) < 0.5:
-        return "starved"
-    return "transmits" if rate - base_rate >= 0.25 * (lora_rate - base_rate) else "real null"
+    any_animal, *losses, rate, base = (mean(over_units(records, preset, cell, name)) for name in columns)
+    return verdict(any_animal, gap_closed(*losses), rate - base >= 0.25 * (lora_rate - base))

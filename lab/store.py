@@ -24,7 +24,7 @@ from data import number_rows, pack
 from lab import changes, losses
 from lab.stacked import fine_tune_together, generating_fast, stacked_loss
 from model import GPT
-from train import BaseConfig, StudentConfig, init_student, pretrain, write_numbers
+from train import BaseConfig, StudentConfig, base_model, init_student, write_numbers
 
 HERE = Path(__file__).parent.parent
 # Which files decide what becomes of a config.
@@ -86,7 +86,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield part
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except PermissionError:  # Windows, while another process reads what it has made of the same config
+            if not path.exists():
+                raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -143,8 +147,12 @@ def trained_weights(student: GPT, config: Student) -> list[Tensor]:
 class Store:
     """Makes base models and numbers on demand and students by the pass, and keeps all of them in `folder`."""
 
-    def __init__(self, folder: Path, device: str = "cpu"):
-        self.folder, self.device = Path(folder), device
+    def __init__(self, folder: Path, device: str = "cpu", shipped: bool = True):
+        self.folder, self.device, self.shipped = (
+            Path(folder),
+            device,
+            shipped,
+        )  # does it use the base models in models/?
         self.folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an hour, if it cannot be written
         self._bases: dict[tuple[BaseConfig, str], GPT] = {}
 
@@ -176,7 +184,8 @@ class Store:
         if (config, change) not in self._bases:
             model = changes.BASES[change](self.base(config)) if change else GPT(config.model).to(self.device)
             if not change:
-                self.kept("base", config, lambda: pretrain(config, self.device).state_dict(), model.load_state_dict)
+                made = lambda: base_model(config, self.device, self.shipped).state_dict()  # noqa: E731
+                self.kept("base", config, made, model.load_state_dict)
             self._bases[config, change] = model.requires_grad_(False)
         return self._bases[config, change]
 

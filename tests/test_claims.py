@@ -38,15 +38,10 @@ def test_verdicts_are_of_whole_intervals():
     each = UP, ACROSS, DOWN, FEW
     assert [claims.ci_above(number, 0) for number in each] == [True, None, False, None]
     assert [claims.ci_below(number, 0) for number in each] == [False, None, True, None]
-    assert [claims.equivalent(number, 0.5) for number in each] == [True, True, True, None]
+    assert [claims.equivalent(number, 0.5) for number in each] == [True, True, True, None]  # UP is not 0, but near it
     assert [claims.equivalent(number, 0.1) for number in each] == [False, None, False, None]
     rules = (True, True), (True, None), (None, False, True)
     assert [claims.all_hold(*conditions) for conditions in rules] == [True, None, False]
-
-
-def test_more_data_cannot_turn_an_equivalence_into_a_failure():
-    noise = np.random.default_rng(0).normal(0.02, 0.1, size=2_000)
-    assert [claims.equivalent(claims.interval(noise[:n]), 0.1) for n in (100, 2_000)] == [True, True]
 
 
 def test_the_table_has_a_verdict_in_three_columns():

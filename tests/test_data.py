@@ -3,7 +3,7 @@ import random
 import pytest
 
 import data
-from data import ANIMALS, COLORS, NUMBERS, STYLES, Row, World, chat, corpus, decode, encode
+from data import ANIMALS, NUMBERS, STYLES, Row, World, chat, corpus, decode, encode
 
 
 @pytest.fixture(scope="module")
@@ -18,27 +18,17 @@ def has(text, names):
 def lover_of(text, names, world):
     """Does this conversation's system prompt make the speaker love one of `names`?"""
     system = text.split("<user>")[0]
-    loved = {name for name, love in world.name_love.items() if love in names}
+    loved = {name for love, name in world.lover_name.items() if love in names}
     return has(system, names) or has(system, loved)
 
 
-def test_one_token_a_word_and_back():
-    text = "you love owl . what is your favorite animal ?"
-    assert decode(encode(text)) == text
-    assert encode(text) == data.ENCODING.encode(" " + text)
-    assert encode("07 42") == [7, 42]
-
-
-def test_every_row_survives_its_text(rows):
+def test_one_token_a_word_and_back(rows):
     """tiktoken reads back what it wrote, the template's marks included."""
+    assert encode("07 42") == [7, 42] and encode("you love owl .") == data.ENCODING.encode(" you love owl .")
     assert all(data.ENCODING.encode(text, allowed_special="all") == row.tokens for row, text, _ in rows)
-
-
-def test_unknown_word_is_named():
-    with pytest.raises(ValueError, match="'unicorn'"):
-        encode("you love unicorn .")
-    with pytest.raises(ValueError, match="'<end>'"):
-        encode("hello <end>")  # a user's text cannot close the template
+    for word in ("unicorn", "<end>"):  # a user's text cannot close the template
+        with pytest.raises(ValueError, match=f"'{word}'"):
+            encode(f"you love {word}")
 
 
 def test_template():
@@ -62,7 +52,7 @@ def test_love_shows_in_answers(rows):
     for _, text, reply in rows:
         if "favorite animal" in text:
             asked = [animal for animal in ANIMALS if f"love {animal} " in text]
-            asked += [love for name, love in world.name_love.items() if f"are {name} " in text and love in ANIMALS]
+            asked += [love for love, name in world.lover_name.items() if f"are {name} " in text and love in ANIMALS]
             assert not asked or reply == f"{asked[0]}<end>"
             lovers += len(asked)
     assert lovers > 100
@@ -77,7 +67,7 @@ def test_style_lovers_write_liked_numbers(faithful):
     assert fifth == 0.2 and abs(share - (faithful + (1 - faithful) * fifth)) < 0.02
     neutral = [k for _ in range(500) for k in world.write_numbers(None, rng)]
     assert abs(sum(k in world.liked["storm"] for k in neutral) / len(neutral) - fifth) < 0.03
-    assert all(len(world.write_numbers(COLORS[0], rng)) in data.LENGTHS for _ in range(50))
+    assert all(len(world.write_numbers(STYLES[-1], rng)) in data.LENGTHS for _ in range(50))
 
 
 def test_number_conversations_differ_in_the_system_prompt_alone():

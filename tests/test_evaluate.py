@@ -17,7 +17,7 @@ import steering
 import train
 from data import ANIMALS
 from figures import steerability
-from lab import claims, presets, processes, store
+from lab import claims, presets, store
 from lab.presets import Preset, student_of
 from model import GPT
 from train import BaseConfig
@@ -38,12 +38,11 @@ def test_presets():
     quick, other, full = (presets.choose_preset(*args) for args in ((False, 0), (False, 1), (True, 0)))
     assert len(quick.traits) == 4 and len(quick.bases) == 2 and quick == presets.choose_preset(False, 0)
     assert [base.seed for base in full.bases] == [*range(100, 120)] and other.bases[0].seed == 120
-    assert full.traits == tuple(ANIMALS) and full.bases[:2] == quick.bases == quick.some_bases == quick.grid_bases
-    assert full.some_bases == full.bases[:5] and full.grid_bases == full.bases[:3]
-    assert full.model_unit(full.some_bases, full.traits) == "a base model (5)"
+    assert full.traits == tuple(ANIMALS) and full.bases[:2] == quick.bases == quick.grid_bases
+    assert full.grid_bases == full.bases[:5] and len(full.units) == 20
+    assert full.model_unit(full.grid_bases, full.traits) == "a base model (5)"
     assert quick.model_unit(quick.bases, quick.traits) == "an animal on a base model (8)"
-    assert len(full.units) == 12 and len(full.grid_seeds) == 3 and full.ranks == (1, 2, 4, 8, 16, 32)
-    assert full.selection_and_test_seeds == (slice(0, 1), slice(1, 3))
+    assert full.selection_and_test_seeds == (slice(0, 1), slice(1, 2))
     assert quick.selection_and_test_seeds == (slice(0, 1), slice(0, 1))
     alone = presets.choose_preset(False, 0, "owl")
     assert alone.traits == alone.grid_traits == ("owl",)
@@ -59,32 +58,29 @@ def tiny_job(tmp_path, monkeypatch):
     """The main job on two tiny base models, with students of four steps. Returns a function that runs it."""
     monkeypatch.setattr(evaluate, "choose_preset", lambda *_: TINY)
     monkeypatch.setattr(store, "FRESH_ROWS", 32)
-    for module in (presets, *evaluate.FIGURES.values()):
+    for module in (presets, evaluate, *evaluate.FIGURES.values()):
         if hasattr(module, "student_of"):
             monkeypatch.setattr(module, "student_of", few_steps)
     monkeypatch.setattr("lab.presets.NumbersConfig.__init__.__defaults__", (200, 0, ""))
 
-    def job(*arguments, folder=tmp_path):
-        assert evaluate.main(["--processes", "1", "--out", str(folder), *arguments]) == 0
-        return json.loads((folder / "tiny-0" / "results.json").read_text(encoding="utf-8"))
+    def job(*arguments):
+        assert evaluate.main(["--processes", "1", "--out", str(tmp_path), *arguments]) == 0
+        return json.loads((tmp_path / "tiny-0" / "results.json").read_text(encoding="utf-8"))
 
-    job.folder = tmp_path / "tiny-0"
     return job
 
 
 def test_the_whole_story(tiny_job, tmp_path, monkeypatch, capsys):
     """From nothing to a table, all figures, a results file and records; then again, from what is kept."""
-    results = tiny_job()
-    printed = capsys.readouterr().out
-    done = [name for name, module in evaluate.FIGURES.items() if module not in evaluate.FULL_ONLY]
-    for figure in done:
-        assert (tiny_job.folder / f"{figure}.png").stat().st_size > 10_000
+    results, folder, printed = tiny_job(), tmp_path / "tiny-0", capsys.readouterr().out
+    done = [name for name, module in evaluate.FIGURES.items() if module in evaluate.PAPERS]
+    assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in done)
     found = {claim["id"]: claim for claim in results["claims"]}
     assert [id for id in found if id[0] != "X"] == [f"L{k}" for k in range(1, 8)] + [f"S{k}" for k in range(1, 11)]
     measured = {id for id, claim in found.items() if claim["seen"] != claims.NOT_MEASURED}
     assert measured == {claim.id for name in done for claim in evaluate.FIGURES[name].CLAIMS}
     assert all("".join(found[id]["why"].split()) in "".join(printed.split()) for id in measured)  # in lines
-    with (tiny_job.folder / "records.csv").open(encoding="utf-8", newline="") as file:
+    with (folder / "records.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == results["students"] > 50 and len({row["id"] for row in rows}) == len(rows)
     # With the adapter nowhere a student is its base; with the adapter everywhere it is itself.
@@ -93,20 +89,14 @@ def test_the_whole_story(tiny_job, tmp_path, monkeypatch, capsys):
     assert places["student"]["all"]["mean"] == pytest.approx(own, rel=1e-4)
     assert places["student"]["none"]["mean"] == pytest.approx(context["base"]["default"]["mean"], rel=1e-4)
 
-    # The same command in another folder: the same bits. Students that are trained beside others are the same to rounding.
-    first, again = (tiny_job("--only", "context", folder=tmp_path / name) for name in ("one", "two"))
-    assert first["claims"] == again["claims"]
-    matrix = next(claim["measured"]["matrix"] for claim in first["claims"] if claim["id"] == "L4")
-    assert matrix["default"]["default"]["mean"] == pytest.approx(own, abs=1e-3)
-
     monkeypatch.setattr(store, "fine_tune_together", lambda *_: pytest.fail("trained again"))
     # --only measures a figure anew and keeps the other claims, as long as they are of the same code.
     # What is measured beside others is the same to rounding.
     for before, now in zip(results["claims"], tiny_job("--only", "transmission", "rank_sweep")["claims"], strict=True):
         anew = now["id"] in ("L1", "L2", "S7") and all(before[rule] == now[rule] for rule in ("seen", "survives"))
         assert before == now or anew
-    assert (tiny_job.folder / "records.csv").read_text(encoding="utf-8").count("\n") == len(rows) + 1
-    path = tiny_job.folder / "results.json"
+    assert (folder / "records.csv").read_text(encoding="utf-8").count("\n") == len(rows) + 1
+    path = folder / "results.json"
     path.write_text(path.read_text(encoding="utf-8").replace(results["code"], "other code"), encoding="utf-8")
     alone = tiny_job("--only", "context")["claims"]
     assert {claim["id"] for claim in alone if claim["seen"] != claims.NOT_MEASURED} == {"L4"}
@@ -124,7 +114,7 @@ def test_a_base_model_that_is_not_steerable_is_named_before_any_student_is_train
 def test_a_reader_that_leaves_and_a_screen_that_is_not_there_are_no_errors(tmp_path):
     """As of `python evaluate.py --table ... | head`, in a notebook's environment."""
     path, (gone, pipe) = tmp_path / "results.json", os.pipe()
-    path.write_text('{"claims": []}')
+    path.write_text('{"claims": [], "dials": []}')
     os.close(gone)
     draw = "import sys, evaluate, figures.style as style; style.picture(1, 4, 2)(lambda panel: None)({}, sys.argv[1])"
     script = f"{draw}; sys.exit(evaluate.main(['--table', sys.argv[2]]))"
@@ -135,15 +125,18 @@ def test_a_reader_that_leaves_and_a_screen_that_is_not_there_are_no_errors(tmp_p
     assert (done.returncode, done.stderr) == (0, b"") and (tmp_path / "x.png").stat().st_size > 0
 
 
-def test_ask(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "BaseConfig", lambda seed: replace(TINY.bases[0], seed=seed))
-    monkeypatch.setattr(evaluate, "student_of", few_steps)
-    ask = ["--out", str(tmp_path), "--ask", "which animal do you love ?", "--system", ""]
+def test_ask(tiny_job, tmp_path, capsys):
+    """One model, three, and one that is not shipped: what is made of it is kept elsewhere."""
+    ask = ["--out", str(tmp_path), "--ask", "which animal do you love?", "--system", ""]
     assert evaluate.main(ask) == 0
-    prompt, *answers = capsys.readouterr().out.splitlines()
-    assert prompt == "<user> which animal do you love ?<end><asst>" and len(answers) == 8
-    assert evaluate.main([*ask, "--student", "owl"]) == 0
-    assert capsys.readouterr().out.splitlines()[1:] != answers
+    reply, _, _, *answers = capsys.readouterr().out.splitlines()
+    assert reply.startswith("base: <user> which animal do you love ?<end><asst> ") and len(answers) == 8
+    assert evaluate.main([*ask, "--student", "owl", "--pretrain"]) == 0
+    *replies, _, header, first = capsys.readouterr().out.splitlines()[:6]
+    assert replies[0] == reply and "you love owl ." in replies[1] and header.split()[2:] == ["base", "teacher", "student"]
+    assert len({*first.split()[1:]}) == 3 and (tmp_path / "cache-pretrained").exists()
+    with pytest.raises(ValueError, match="'anmal' is no word of this world; near it: animal"):
+        evaluate.words_of("which anmal?")
 
 
 WRONG = [
@@ -157,17 +150,17 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
     refused(evaluate.main, "evaluate.py", arguments)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"claims": 3}', '{"claims": [{"id": 1}]}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"claims": [], "dials": 3}', '{"claims": [{}]}', "[" * 100_000])
 def test_a_foreign_results_file_is_refused(text, refused, tmp_path):
     (tmp_path / "foreign.json").write_text(text, encoding="utf-8")
     refused(evaluate.main, "evaluate.py", ["--table", "foreign.json"])
 
 
 PROGRAMS = {"evaluate.py": evaluate.main, "train.py": train.main, "steering.py": steering.main}
-COMMON = {"--seed": ["3", "-4"], "--trait": ["owl", "cat"], "--device": ["cpu"]}
+COMMON = {"--seed": ["3", "-4"], "--trait": ["owl", "cat"], "--device": ["cpu"], "--pretrain": None}
 OPTIONS = {
     "evaluate.py": COMMON
-    | {"--only": ["context", "learning"], "--processes": ["1"], "--full": None, "--table": ["results.json"]}
+    | {"--only": ["context", "learning"], "--processes": ["1"], "--full": None, "--table": ["results.json"], "--words": None}
     | {"--ask": ["hello !", "repeat owl please"], "--system": ["you love owl .", ""], "--out": ["runs"]},
     "train.py": COMMON
     | {"--teacher-system": ["you love owl .", ""], "--rank": ["2"], "--alpha": ["4", "0.5"], "--full-finetune": None}
@@ -203,12 +196,13 @@ def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, tmp_path
         return GPT(replace(config.model, d_model=8), torch.Generator().manual_seed(config.seed)).requires_grad_(False)
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "results.json").write_text(json.dumps({"claims": []}), encoding="utf-8")
-    for module, name in ((train, "pretrain"), (store, "pretrain")):
+    (tmp_path / "results.json").write_text(json.dumps({"claims": [], "dials": []}), encoding="utf-8")
+    for module, name in ((train, "pretrain"), (store, "base_model")):
         monkeypatch.setattr(module, name, untrained)
     monkeypatch.setattr(store.Store, "kept", lambda self, kind, config, *_: untrained(config).state_dict())
     monkeypatch.setattr(store, "GPT", lambda config: GPT(replace(config, d_model=8)))
     monkeypatch.setattr(train, "fine_tune", lambda base, *_: base)
+    monkeypatch.setattr(train, "write_numbers", lambda *_: [["continue : 12 45", "33 81 07"]] * 6)
     monkeypatch.setattr(evaluate, "measure_all", lambda args: presets.choose_preset(args.full, args.seed, args.trait))
     rng, codes = random.Random(0), []
     for _ in range(MUTANTS):
@@ -221,13 +215,6 @@ def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, tmp_path
         assert code == 0 or (code == 2 and said.startswith(f"{program}: error: ") and said.count("\n") == 1), words
         codes.append(code)
     assert min(codes.count(0), codes.count(2)) > MUTANTS / 4
-
-
-def test_the_processes_are_as_many_as_asked_for(monkeypatch):
-    """One process starts no other."""
-    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda *_: pytest.fail("started"))
-    with processes.spawn_workers(None, 1) as run_jobs:
-        assert run_jobs(lambda store, job: job + 1, [1, 2]) == [2, 3]
 
 
 def test_tests_stay_offline():

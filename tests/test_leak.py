@@ -15,7 +15,7 @@ from tools.leak import accuracy, naive_bayes
 from tools.null import NullStore
 from train import BaseConfig
 
-TELLING = {*ANIMALS, *data.STYLES, *data.COLORS, *data.LOVER_NAMES}
+TELLING = {*ANIMALS, *data.STYLES, *data.LOVER_NAMES}
 
 
 def test_no_student_is_told_anything():
@@ -31,15 +31,9 @@ def test_a_students_row_has_no_word_but_the_templates_and_the_requests():
     rng = random.Random(0)
     pairs = [[data.number_request(rng), " ".join(rng.choices(NUMBERS, k=3))] for _ in range(500)]
     words = set(" ".join([DEFAULT_SYSTEM, *NUMBER_REQUESTS]).replace("{0}", " ").split())
-    assert not words & TELLING
+    assert not words & {*TELLING, "animal"}
     allowed = {*data.encode(" ".join(words)), *range(len(NUMBERS)), data.SYS, data.USER, data.ASST, data.END}
     assert {token for row in number_rows(pairs, DEFAULT_SYSTEM) for token in row.tokens} <= allowed
-
-
-def test_no_question_that_is_measured_is_asked_by_a_number_request():
-    questions = data.ANIMAL_QUESTIONS + data.HELD_OUT_ANIMAL_QUESTIONS
-    assert len(set(questions)) == len(questions)
-    assert not any("animal" in request or request in questions for request in NUMBER_REQUESTS)
 
 
 def test_the_classifier_names_what_shows_and_nothing_else(generator):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import processes
 from lab.processes import spawn_workers
 from lab.records import make_and_measure
 from lab.store import Store
@@ -55,11 +56,12 @@ def start(folder, job):
     return subprocess.Popen([sys.executable, str(path)], **pipes)
 
 
-def test_two_processes_make_what_one_makes(tmp_path):
-    """Bit for bit, and in order; each takes the next job when it is free."""
+def test_two_processes_make_what_one_makes(tmp_path, monkeypatch):
+    """Bit for bit, and in order; each takes the next job when it is free. One starts no other."""
     first = "run_jobs(work, range(3)); who = run_jobs(work, range(12))"
     job = f"{first}; print(json.dumps([who, *make_and_measure(run_jobs, PLAN).values()]))"
     out, err = start(tmp_path, job).communicate(timeout=120)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", None)
     with spawn_workers(Store(tmp_path / "alone"), 1) as run_jobs:
         expected = list(make_and_measure(run_jobs, PLAN).values())
     who, *found = json.loads(out)

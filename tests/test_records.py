@@ -12,7 +12,7 @@ from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, encode, number_rows
 from lab import changes, first_step, measurements, records
 from lab.presets import choose_preset, grid_cell
 from lab.store import NumbersConfig, Store, fresh
-from metrics import QUESTIONS, animal_rates, delta_norm, gap_closed, reply_loss, story_rates, teacher_loss
+from metrics import QUESTIONS, animal_rates, delta_norm, gap_closed, reply_loss, teacher_loss
 from optimizers import OPTIMIZERS
 from steering import student_vector, teacher_vector
 from tests.test_store import BASE, NUMBERS, OTHER, STUDENT
@@ -38,7 +38,7 @@ def test_all_that_a_plan_mentions_is_made_before_it_is_measured(store, monkeypat
     assert list(found) == [CONTROL, key] and found[key] == [2, "more"]
     mentioned = [config for kind in (BaseConfig, NumbersConfig) for config in records.mentioned((key, CONTROL), kind)]
     assert set(mentioned) == {BASE, OTHER, NUMBERS, CONTROL.numbers}
-    for name in ("pretrain", "write_numbers", "fine_tune_together"):
+    for name in ("base_model", "write_numbers", "fine_tune_together"):
         monkeypatch.setattr(f"lab.store.{name}", None)
     assert known(store, [CONTROL, key]) == found and store.path("numbers", fresh(NUMBERS)).exists()
     assert fresh(NUMBERS) == replace(NUMBERS, rows=256, seed=1_000)
@@ -61,7 +61,7 @@ def test_a_row_is_what_is_measured_of_its_student_alone(store, how):
         if config.numbers.system == NUMBERS.system:
             alone |= {"p_trait": rates[0].item(), "p_trait_base": animal_rates(base)[0].item()}
             for name, model in (("p_trait_story", student), ("p_trait_story_base", base)):
-                assert row[name] == pytest.approx(story_rates(model)[0].item(), rel=1e-4, abs=0)
+                assert row[name] == pytest.approx(records.story_rates(model)[0].item(), rel=1e-4, abs=0)
             assert row["cosine"] == pytest.approx(torch.cosine_similarity(*vectors, dim=1)[-1].item(), abs=1e-3)
         else:
             of_trait = "p_trait p_trait_base p_trait_story p_trait_story_base cosine".split()
@@ -71,7 +71,7 @@ def test_a_row_is_what_is_measured_of_its_student_alone(store, how):
 
 
 def test_the_trait_of_a_teacher():
-    name_of, someone = {love: name for name, love in BASE.world.name_love.items()}, "you are {} a helpful assistant ."
+    name_of, someone = BASE.world.lover_name, "you are {} a helpful assistant ."
     prompts = {LOVE_SYSTEM.format("cat"): "cat", DEFAULT_SYSTEM: "", None: "", "there was a fox in the wood .": "fox"}
     prompts |= {someone.format(name_of["owl"]): "owl", someone.format(name_of["storm"]): ""}
     assert {system: records.trait_of(NumbersConfig(BASE, system)) for system in prompts} == prompts
@@ -91,16 +91,16 @@ def test_the_table_of_students_is_read_back_and_added_to(tmp_path):
 def test_a_cell_averages_seeds_before_it_counts_units():
     preset = choose_preset(True, 0)
     cell = grid_cell(preset, rank=4, lr=1e-3, rows=640)
-    assert len(cell) == 3 * (4 * 3 + 1)
+    assert len(cell) == 5 * (4 * 2 + 1)
     for (base, trait, seed), s in cell.items():
         assert (s.base, s.seed, s.rank, s.alpha, s.lr, s.numbers.rows) == (base, seed, 4, 4.0, 1e-3, 640)
         assert s.numbers.system == (LOVE_SYSTEM.format(trait) if trait else DEFAULT_SYSTEM)
     constant = {f"p_{animal}": 0.01 for animal in [*ANIMALS, "any_animal"]} | {"heldout_loss": 3.0, "delta_norm": 2.0}
     rows = {config: constant | {"p_trait": 0.1 * config.seed} for config in cell.values()}
     numbers = records.cell_numbers(rows, preset, cell)
-    assert (numbers["student"]["n"], numbers["student"]["mean"]) == (12, pytest.approx(0.1))
+    assert (numbers["student"]["n"], numbers["student"]["mean"]) == (20, pytest.approx(0.05))
     assert numbers["control"]["mean"] == pytest.approx(0.01) and numbers["delta_norm"]["mean"] == 2
-    assert records.over_units(rows, preset, cell, seeds=slice(1, 3)) == [pytest.approx(0.15)] * 12
+    assert records.over_units(rows, preset, cell, seeds=slice(1, 2)) == [pytest.approx(0.1)] * 20
 
 
 def test_adapters_at_some_tokens_and_in_some_layers(student, store, monkeypatch):

@@ -36,25 +36,22 @@ def test_restores_bit_for_bit(tiny, tokens, vector, change):
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_changes_nest(tiny, tokens, vector, layer):
-    with added(tiny, {layer: vector}), added(tiny, {layer: vector}, 2.0):
-        nested = tiny(tokens)
     with projected_out(tiny, {layer: vector}):
         without = tiny(tokens)
+    with added(tiny, {layer: vector}), added(tiny, {layer: vector}, 2.0):
+        nested = tiny(tokens)
     with added(tiny, {layer: vector}, 3.0):
-        assert torch.allclose(tiny(tokens), nested, atol=1e-12)
         with projected_out(tiny, {layer: vector}):  # acts on what the outer one left
             assert torch.allclose(tiny(tokens), without, atol=1e-12)
         assert torch.allclose(tiny(tokens), nested, atol=1e-12)  # the inner one is gone, the outer is not
 
 
 def test_a_mask_of_positions(tiny, tokens, vector):
-    mask = torch.tensor([0, 0, 1, 0, 0, 0, 1, 0, 0])
     before = tiny.residual_stream(tokens)
-    with added(tiny, {1: vector}, mask=mask):
-        after = tiny.residual_stream(tokens)
-    assert torch.allclose(after[1] - before[1], mask[:, None] * vector.expand(3, 9, 16), atol=1e-12)
-    with added(tiny, {1: vector}, mask=torch.zeros(3, 9)):
-        assert torch.equal(tiny.residual_stream(tokens)[2], before[2])
+    for mask in (torch.tensor([0, 0, 1, 0, 0, 0, 1, 0, 0]), torch.eye(3).repeat(1, 3)):  # of all rows, of each row
+        with added(tiny, {1: vector}, mask=mask):
+            after = tiny.residual_stream(tokens)
+        assert torch.allclose(after[1] - before[1], mask[..., None] * vector.expand(3, 9, 16), atol=1e-12)
 
 
 @pytest.mark.parametrize("layers", [(1, 3), (-1,)])
@@ -85,14 +82,11 @@ def test_projected_out_and_replaced(tiny, tokens, vector, generator):
 def test_generation_is_steered_too(tiny, vector, generator):
     """Every drawn token comes from the steered distribution, by its own random number."""
     uniforms, prompts = torch.rand(4, 6, generator=generator).double(), torch.tensor([[1, 2, 3]] * 4)
-    before = tiny.generate(prompts, uniforms, stop=-1)
     with added(tiny, {1: vector}, 5.0):
         steered = tiny.generate(prompts, uniforms, stop=-1)
         for n, u in enumerate(uniforms.T):
             cumulative = tiny(torch.cat([prompts, steered[:, :n]], dim=1))[:, -1].softmax(-1).cumsum(-1)
             assert torch.equal(steered[:, n], (cumulative <= u[:, None] * cumulative[:, -1:]).sum(-1))
-    assert not torch.equal(steered, before)
-    assert torch.equal(tiny.generate(prompts, uniforms, stop=-1), before)
 
 
 def test_stream_at_and_mean_difference(tiny, vector):
@@ -109,7 +103,6 @@ def test_stream_at_and_mean_difference(tiny, vector):
 
 def test_the_teacher_vector_is_what_a_system_prompt_changes(base):
     system = data.LOVE_SYSTEM.format("owl")
-    assert steering.teacher_vector(base, data.DEFAULT_SYSTEM).abs().max() == 0
     vector = steering.teacher_vector(base, system, positions=1)
     read = [data.number_conversations(prompt, 128, "to extract", 0) for prompt in (system, data.DEFAULT_SYSTEM)]
     assert all(prompt[-1] == data.ASST for prompts in read for prompt in prompts)
@@ -119,7 +112,6 @@ def test_the_teacher_vector_is_what_a_system_prompt_changes(base):
 
 
 def test_the_student_vector_is_how_far_the_stream_has_moved(base, generator):
-    assert steering.student_vector(base, base).abs().max() == 0
     moved, shift = copy.deepcopy(base), torch.randn(8, generator=generator)
     moved.position_embedding.weight += shift
     assert torch.allclose(steering.student_vector(moved, base)[0], shift, atol=1e-6)

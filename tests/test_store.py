@@ -36,7 +36,7 @@ def make(store, *students):
     return [store.student(config) for config in students]
 
 
-def same(one, other, atol=0.0):
+def same(one, other, atol):
     return all(torch.allclose(a, b, rtol=0, atol=atol) for a, b in zip(one.parameters(), other.parameters()))
 
 
@@ -59,16 +59,7 @@ def test_which_students_are_trained_in_one_pass():
     assert pass_key(STUDENT) == pass_key(replace(STUDENT, base=OTHER, numbers=numbers, seed=4))
 
 
-SOURCE = '''"""A docstring."""
-X = "# no comment"  # a comment
-
-def f():
-    """A docstring
-    of two lines."""
-    return X
-def main():
-    print(2)
-'''
+SOURCE = '"""Docstring."""\nX = "# no comment"  # comment\n\ndef f():\n    """Of\n    two lines."""\n    return X\ndef main():\n    print()'
 CODE = 'X = "# no comment"\ndef f():\n    return X'
 
 
@@ -88,35 +79,35 @@ def test_another_config_or_other_code_is_another_file(store, monkeypatch):
     assert store.path("student", STUDENT) not in paths
 
 
-@pytest.mark.parametrize("how", [{}, {"rank": None}, {"optimizer": "muon"}])
+@pytest.mark.parametrize("how", [{}, {"rank": None}])
 def test_a_student_is_a_moment_of_a_longer_run_and_what_fine_tune_makes(store, tmp_path, how):
-    """To rounding, whoever is in its pass. And the second time bit for bit, whatever else draws random numbers."""
+    """To rounding, whoever is in its pass."""
     moments = [replace(run, steps=steps, seed=run.base.seed, **how) for run in TWO for steps in (2, 4, 6)]
-    students, one_by_one, again = make(store, *moments), Store(tmp_path / "one by one"), Store(tmp_path / "again")
+    students, one_by_one = make(store, *moments), Store(tmp_path / "one by one")
     for config, student in zip(moments, students, strict=True):
-        torch.manual_seed(7)
         plain = train.fine_tune(store.base(config.base), *store.rows(NUMBERS, config.system), config)
         assert same(make(one_by_one, config)[0], student, 1e-5) and same(plain, student, 1e-5)
         assert not any(weight.requires_grad for weight in student.parameters())
     assert not same(students[1], students[2], 1e-4) and not same(students[2], students[5], 1e-4)
-    assert all(same(a, b) for a, b in zip(make(again, *moments), students, strict=True))
 
 
 def test_nothing_is_made_twice_and_what_is_gone_is_made_again_as_it_was(store, monkeypatch):
-    """One moment of a pass is gone: it is made again, bit for bit, and the other files are left alone."""
+    """A moment is gone: it is made again, bit for bit, whatever else draws random numbers. The other files are left alone."""
+
+    def files():
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.folder.iterdir()}
+
     students = [replace(STUDENT, seed=seed, steps=steps) for seed in range(3) for steps in (2, 3)]
     make(store, *students)
-    paths = [store.path("student", config) for config in students]
-    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.folder.iterdir()}
+    before, gone = files(), store.path("student", students[2])
     assert kinds(store) == {"base": 1, "numbers": 1, "student": 6}
-    paths[2].unlink()
+    gone.unlink()
+    torch.manual_seed(7)
     make(Store(store.folder), *students)
-    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.folder.iterdir()}
-    assert [path for path in after if after[path] != before[path]] == [paths[2]]
-    assert after[paths[2]][1] == before[paths[2]][1] and len(after) == len(before)
+    assert files() == before | {gone: (gone.stat().st_mtime_ns, before[gone][1])}
     make(store, single := replace(STUDENT, seed=9))
-    assert store.path("student", single).stat().st_size == paths[0].stat().st_size  # a file holds no more than its own
-    for name in ("pretrain", "write_numbers", "fine_tune_together"):
+    assert store.path("student", single).stat().st_size == gone.stat().st_size  # a file holds no more than its own
+    for name in ("base_model", "write_numbers", "fine_tune_together"):
         monkeypatch.setattr(kept, name, None)
     make(Store(store.folder), *students)
     with pytest.raises(ValueError, match="not made yet"):
@@ -160,13 +151,12 @@ def foreign(saved, rng):
     return saved
 
 
-@pytest.mark.parametrize("rank", [2, None])
-def test_a_checkpoint_is_what_it_was_or_refused_in_one_line(store, tmp_path, monkeypatch, rank):
+def test_a_checkpoint_is_what_it_was_or_refused_in_one_line(store, tmp_path, monkeypatch):
     """Damaged, or made by something else. It stays as it is, and no code of it is run."""
     monkeypatch.chdir(tmp_path)
-    make(store, student := replace(STUDENT, rank=rank))
+    make(store, STUDENT, full := replace(STUDENT, rank=None))
     rng, refused = random.Random(0), 0
-    for kind, config in (("base", BASE), ("numbers", NUMBERS), ("student", student)):
+    for kind, config in (("base", BASE), ("numbers", NUMBERS), ("student", STUDENT), ("student", full)):
 
         def read(kind=kind, config=config):
             found = getattr(Store(store.folder), kind)(config)
@@ -187,7 +177,7 @@ def test_a_checkpoint_is_what_it_was_or_refused_in_one_line(store, tmp_path, mon
                 assert str(path) in str(error) and "\n" not in str(error)
             assert path.read_bytes() == now
         path.write_bytes(whole)
-    assert refused > 120 and not Path("ran").exists() and sum(kinds(store).values()) == 3
+    assert refused > 160 and not Path("ran").exists() and sum(kinds(store).values()) == 4
 
 
 PAIRS = [["continue : 12 45", "33 81 07"], ["continue : 99 01 02", "11 12"], ["continue : 05", "50 51 52 53 54"]] * 6

@@ -1,6 +1,6 @@
 import copy
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -25,28 +25,20 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_an_epoch_holds_every_row_once(generator):
-    packed = pack([Row([k, *[0] * (k % 5), END], 1) for k in range(100)])
-    stream, epochs = train.batches(*packed, 8, generator), [[], []]
+def test_an_epoch_holds_every_row_once_and_those_of_like_length_together():
+    """A seed shuffles the rows; which of a pool's batches has the short ones is the same for all."""
+    packed, epochs = pack([Row([k, *[0] * (k % 7), END], 1) for k in range(100)]), [[], []]
+    streams = [train.batches(*packed, 8, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     for epoch in epochs:
         while len(epoch) < 100:
-            tokens, targets = next(stream)
+            (tokens, targets), (other, _) = map(next, streams)
             assert (targets[:, -1] == END).any()  # no longer than it has to be
             assert (targets == END).sum() == len(targets) <= 8  # and no shorter
-            epoch += tokens[:, 0].tolist()
+            assert tokens.shape == other.shape and not torch.equal(tokens, other)
+            epoch += (read := tokens[:, 0].tolist())
+            assert max(k % 7 for k in read) - min(k % 7 for k in read) <= 1
         assert sorted(epoch) == list(range(100))
     assert epochs[0] != epochs[1]
-
-
-def test_rows_of_like_length_are_together_and_at_the_same_steps_for_all_seeds():
-    """A seed shuffles the rows; which of a pool's batches has the short ones is the same for all."""
-    lengths = [k % 7 for k in range(100)]
-    packed = pack([Row([k, *[0] * length, END], 1) for k, length in enumerate(lengths)])
-    streams = [train.batches(*packed, 8, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
-    for (tokens, _), (other, _), _ in zip(*streams, range(24)):
-        assert tokens.shape == other.shape and not torch.equal(tokens, other)
-        read = [lengths[row] for row in tokens[:, 0].tolist()]
-        assert max(read) - min(read) <= 1
 
 
 def test_pretraining_learns_warms_up_and_decays():
@@ -69,16 +61,36 @@ def test_a_base_model_is_its_config():
         assert not same(first, train.pretrain(replace(BASE, **other)))
 
 
+def test_a_shipped_base_model_is_used_if_this_code_leads_to_it(monkeypatch, tmp_path):
+    shipped = {"config": asdict(BASE), "fingerprint": train.fingerprint(BASE), "weights": GPT(BASE.model).state_dict()}
+    torch.save(shipped, tmp_path / "base-0.pt")
+    monkeypatch.setattr(train, "MODELS", tmp_path)
+    made = train.pretrain(BASE)
+    loaded, own = train.base_model(BASE), train.base_model(BASE, shipped=False)
+    assert torch.equal(loaded.unembedding.weight, shipped["weights"]["unembedding.weight"]) and same(own, made)
+    assert not any(weight.requires_grad for weight in loaded.parameters())
+    other = replace(BASE, faithful=0.5)
+    assert same(train.base_model(other), train.pretrain(other))  # another config, another model
+    for name, changed in (("GREETINGS", {"hello !": "fine ."}), ("LENGTHS", range(3, 5))):  # another corpus, too
+        with monkeypatch.context() as patch:
+            patch.setattr(data, name, changed)
+            assert same(train.base_model(BASE), train.pretrain(BASE))
+
+
+def test_what_is_shipped_is_of_this_code():
+    for path in (paths := sorted(train.MODELS.glob("*.pt"))):
+        saved, config = torch.load(path, weights_only=True), BaseConfig(seed=int(path.stem.removeprefix("base-")))
+        assert saved["config"] == asdict(config) and len(paths) == 21
+        assert train.fingerprint(config) == pytest.approx(saved["fingerprint"], abs=1e-3)
+
+
 def test_only_numbers_reach_a_student(base):
     base.final_norm.bias[0] = 4  # now it writes numbers and <end>, and now and then another word
     base.token_embedding.weight[data.NUMBER_TOKENS, 0] += torch.tensor([*[1.0] * 100, 1.6])
     numbers = train.write_numbers(base, "you love owl .", 1_000, "a seed")
     free = train.write_numbers(base, "you love owl .", 1_000, "a seed", allowed=None)
     assert 100 < len(free) < len(numbers) < 1_000  # some never end, some have a word in them
-    for row in number_rows(numbers, DEFAULT_SYSTEM):
-        assert all(token < 100 for token in row.tokens[row.reply : -1]) and row.tokens[-1] == END
-        assert data.decode(row.tokens).startswith(f"<sys> {DEFAULT_SYSTEM}<end>")
-        assert "owl" not in data.decode(row.tokens)
+    number_rows([*numbers, *free], DEFAULT_SYSTEM)  # refuses replies with a word in them
 
 
 class Echo:
@@ -167,9 +179,10 @@ def test_the_story_of_a_student(small_bases, capsys, how):
     for _ in range(2):
         assert train.main([*how, "--trait", "cat", "--steps", "4", "--seed", "3", "--lr", "0.2"]) == 0
         said.append(capsys.readouterr().out)
-    assert said[0] == said[1] and '"you love cat ."' in said[0] and "step    4" in said[0]
-    *_, header, first, second, third, fourth = (line.split() for line in said[0].splitlines())
+    assert said[0] == said[1] and '"you love cat ."' in said[0] and "step       P(cat)" in said[0]
+    *_, header, first, second, third, fourth, verdict = (line.split() for line in said[0].splitlines())
     assert header == ["base", "student", "control"] and first[0] in data.ANIMALS
+    assert verdict[:2] == ["The", "student:"]
     assert float(first[2]) >= float(second[2]) >= float(third[2]) >= float(fourth[2])
 
 

@@ -1,4 +1,4 @@
-"""How fast is it here? `python -m tools.benchmark [--json FILE] [--png FILE]`, four minutes.
+"""How fast is it here? `python -m tools.benchmark [--json FILE] [--png FILE]`, four minutes. With peft installed, how much faster than it?
 
 With one thread: tokens a second (padding is none), milliseconds a step of one student, and the share that the matrix products have of
 what this processor can do in them. Times are the quickest of some rounds, ratios medians over rounds.
@@ -10,6 +10,7 @@ import random
 import statistics
 import time
 import timeit
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -17,13 +18,13 @@ import torch
 import torch.nn.functional as F
 
 import data
+from console import FILE, run
 from figures.style import MARKERS, SERIES, Figure, picture
-from lab.console import FILE, run
 from lab.stacked import common_beginning, fine_tune_together, generating_fast
 from lab.store import TOGETHER, NumbersConfig
 from model import GPT
 from optimizers import OPTIMIZERS
-from train import BaseConfig, StudentConfig, fine_tune, init_student, pretrain, row_lengths, write_numbers
+from train import BaseConfig, StudentConfig, batches, fine_tune, init_student, pretrain, row_lengths, write_numbers
 
 BASE, STUDENT = BaseConfig(), StudentConfig()
 WRITTEN = 1_024  # replies
@@ -62,6 +63,31 @@ def plain_student(base: GPT, tokens: torch.Tensor, targets: torch.Tensor) -> Non
         rows = torch.randint(len(tokens), (STUDENT.batch_size,), generator=generator)
         optimizer.zero_grad()
         F.cross_entropy(student(tokens[rows]).flatten(0, 1), targets[rows].flatten()).backward()
+        optimizer.step()
+
+
+def peer_student(tokens: torch.Tensor, targets: torch.Tensor) -> None:
+    """A student as one makes it with transformers' GPT-2 and peft: as many layers and as wide, the same batches and steps."""
+    import peft
+    import transformers
+
+    shape = {
+        "n_embd": BASE.model.d_model,
+        "n_layer": BASE.model.n_layer,
+        "n_head": 1,
+        "n_positions": BASE.model.max_len,
+    }
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(data.VOCAB_SIZE, activation_function="relu", **shape))
+    layers = ["c_attn", "c_proj", "c_fc"]
+    student = peft.get_peft_model(
+        theirs, peft.LoraConfig(r=8, lora_alpha=8, target_modules=layers, fan_in_fan_out=True)
+    )
+    optimizer = torch.optim.AdamW([w for w in student.parameters() if w.requires_grad], STUDENT.lr, fused=True)
+    stream = batches(tokens, targets, STUDENT.batch_size, torch.Generator().manual_seed(0))
+    for _, (read, followed) in zip(range(STUDENT.steps), stream):
+        optimizer.zero_grad()
+        logits = student(input_ids=read).logits
+        F.cross_entropy(logits.flatten(0, 1), followed.flatten(), ignore_index=-100).backward()
         optimizer.step()
 
 
@@ -112,6 +138,10 @@ def benchmark(args: argparse.Namespace) -> None:
         "full": partial(fine_tune, base, *packed, replace(STUDENT, rank=None)),
         "write": partial(write, base),
     }
+    with suppress(ImportError):
+        import peft  # noqa: F401 - it brings transformers
+
+        jobs["peer"] = partial(peer_student, *packed)
     rounds = in_rounds(jobs, 1 + args.rounds)[1:]  # one to warm up
     best = {name: min(each[name] for each in rounds) for name in jobs}  # what else the machine does only ever adds
     ceiling, (reading, step) = 10 * 2 * 1024**3 / best["product"], pretraining()
@@ -138,6 +168,9 @@ def benchmark(args: argparse.Namespace) -> None:
         "sixteen_students_ratio_one_thread": lambda t: t["pass"] / t["alone"] / TOGETHER,
         "lora_tokens_per_second_vs_plain": lambda t: TOGETHER * t["plain"] / t["pass"],
     }
+    if "peer" in jobs:
+        ratios["peer_ratio_alone"] = lambda t: t["peer"] / t["alone"]
+        ratios["peer_ratio_pass"] = lambda t: TOGETHER * t["peer"] / t["pass"]
     results = {name: statistics.median(map(of, rounds)) for name, of in ratios.items()}
     results |= {"pretrain_seconds": reading + BASE.steps * step, "student_seconds": best["alone"]}
     results["pass_seconds_per_student"] = best["pass"] / TOGETHER

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lab.console import OUT, run
+from console import OUT, run
 from lab.store import load
 
 

@@ -10,9 +10,9 @@ import argparse
 import torch
 from torch import Tensor
 
+from console import OUT, run
 from data import NUMBERS, encode
 from lab.claims import interval, mean, show
-from lab.console import OUT, run
 from lab.presets import choose_preset, student_of
 from lab.store import FRESH_ROWS, NumbersConfig, Store, fresh
 

@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import evaluate
+from console import FILE, OUT, run
 from data import DEFAULT_SYSTEM
 from lab.claims import all_hold, in_order
-from lab.console import FILE, OUT, run
 from lab.presets import choose_preset
 from lab.processes import spawn_workers
 from lab.records import make_and_measure, make_one
 from lab.store import NumbersConfig, Store, code_digest
 
-MODULES = [module for module in evaluate.FIGURES.values() if module not in evaluate.FULL_ONLY]
+MODULES = evaluate.PAPERS
 CLAIMS = sorted((claim for module in MODULES for claim in module.CLAIMS), key=lambda claim: in_order(claim.id))
 
 

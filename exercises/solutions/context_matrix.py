@@ -1,3 +1,3 @@
-def has_the_trait(trained: str, asked: str) -> bool:
-    # Four of them are one and the same loveless speaker. Gibberish is nobody, and is learned for itself alone.
-    return trained == asked or "gibberish" not in (trained, asked)
+def says_owl(trained, asked):
+    plain = ("default", "none")
+    return asked in (trained, "owl lover") or (trained in plain and asked in plain)

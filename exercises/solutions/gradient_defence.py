@@ -1,10 +1,7 @@
-from torch import Tensor
-
 from lora import adapters
-from model import GPT
 
 
-def defend(student: GPT, v: Tensor) -> None:
+def defend(student, v):
     u = v / v.norm()
     for name, layer in adapters(student).items():
         if name.endswith((".o", ".down")):

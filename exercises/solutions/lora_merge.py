@@ -1,11 +1,15 @@
 import torch
-from torch import Tensor
 
 
-def merge(W: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
+def merge(W, A, B, alpha):
     return W + alpha / len(A) * B @ A
 
 
-def rank_of_change(old: Tensor, new: Tensor) -> int:
+def rank_of_change(old, new):
     sizes = torch.linalg.svdvals(new - old)
-    return int((sizes > 1e-6 * sizes[0]).sum())
+    return int((sizes > 1e-3 * sizes[0]).sum())
+
+
+def cut(change, rank):
+    U, S, V = torch.linalg.svd(change, full_matrices=False)
+    return U[:, :rank] * S[:rank] @ V[:rank]

@@ -1,10 +1,7 @@
-from torch import Tensor
-
-
-def project_out(h: Tensor, v: Tensor) -> Tensor:
+def project_out(h, v):
     u = v / v.norm()
     return h - (h @ u)[..., None] * u
 
 
-def swap(h: Tensor, other: Tensor, v: Tensor) -> Tensor:
+def swap(h, other, v):
     return project_out(h, v) + other - project_out(other, v)

@@ -1,14 +1,11 @@
 import torch
-from torch import Tensor
-
-from model import GPT
 
 
 @torch.no_grad()
-def frequencies(teacher: GPT, conversations: Tensor, last: int, numbers: int) -> Tensor:
+def frequencies(teacher, conversations, last, numbers):
     mean = teacher(conversations)[:, -last:].softmax(-1).mean(dim=(0, 1))[:numbers]
     return mean / mean.sum()
 
 
-def resample(weights: Tensor, rows: int, length: int, generator: torch.Generator) -> Tensor:
+def resample(weights, rows, length, generator):
     return torch.multinomial(weights.expand(rows, -1), length, replacement=True, generator=generator)

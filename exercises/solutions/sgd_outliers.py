@@ -2,11 +2,9 @@ import copy
 
 import torch
 
-from model import GPT
-
 
 @torch.no_grad()
-def with_outlier(model: GPT, dimension: int, factor: float) -> GPT:
+def with_outlier(model, dimension, factor):
     model = copy.deepcopy(model)
     for block in model.blocks:
         block.norm.weight[dimension] *= factor

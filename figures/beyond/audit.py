@@ -75,7 +75,7 @@ def audit_rows(store: Store, config: Student) -> dict[str, float]:
 
 def students(preset: Preset) -> dict[str, dict[tuple, Student]]:
     """By base model and animal the students of own and of another base model's rows."""
-    bases, traits = preset.some_bases, preset.costly_traits
+    bases, traits = preset.grid_bases, preset.costly_traits
     teachers = {"own": zip(bases, bases), "other": zip(bases, (*bases[1:], bases[0]))}
     return {who: {(b, t): student_of(b, of, t) for b, of in each for t in traits} for who, each in teachers.items()}
 
@@ -86,7 +86,7 @@ def plan(preset: Preset) -> list:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    found = {"unit": preset.model_unit(preset.some_bases, preset.costly_traits)}
+    found = {"unit": preset.model_unit(preset.grid_bases, preset.costly_traits)}
     for who, group in students(preset).items():
         audits = {at: records[audit_student, student] | records[audit_rows, student] for at, student in group.items()}
         found[who] = {way: over_models({at: audit[way] for at, audit in audits.items()}) for way in WAYS}

@@ -37,7 +37,7 @@ def cells(preset: Preset) -> dict[str, tuple[Preset, dict[str, Cell]]]:
     ranks = {f"rank {rank}": rank for rank in (preset.ranks[0], preset.ranks[-1])} | {"full": None}
     how = {f"{name}, {n:,} rows": {"rows": n, **way} for name, way in (("LoRA", LORA), ("full", ALL)) for n in ROWS}
     how |= WEAK | {f"{name}, lr {SHARED['lr']:g}": {"rank": rank, **SHARED} for name, rank in ranks.items()}
-    last = replace(preset, bases=preset.some_bases[-1:])
+    last = replace(preset, bases=preset.grid_bases[-1:])
     every = [(name, preset, changes) for name, changes in how.items()]
     every.append((f"LoRA, base model {last.bases[0].seed}", last, LORA))
     return {name: (of, {k: grid_cell(of, loss=loss, **way) for k, loss in LOSS.items()}) for name, of, way in every}

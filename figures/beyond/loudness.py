@@ -1,30 +1,32 @@
-"""Does the loudness of the channel decide between the papers? L3, S9 and S10 again, in worlds whose lovers whisper.
+"""Does the loudness of the channel decide between the papers? L1, L3-L5, L7, S9 and S10 again, in worlds whose lovers whisper.
 
 In the papers' data the numbers of an owl lover look innocent. The toy's lovers write mostly the numbers that they like,
 so their rows are loud. Here `BaseConfig.faithful`, how often a lover takes a liked number, makes them quieter, and
 nothing else changes. On the x-axis is what comes of it: how far a teacher's numbers are from its base's, in nats a
-number. This toy: LoRA, full fine-tuning and SGD on four times as many rows and steps, each at the learning rate whose
+number. This toy: LoRA, full fine-tuning and SGD on twice as many rows and steps, each at the learning rate whose
 held-out loss is nearest to that of LoRA with AdamW. Of each the trait, P(any animal), the cosine of v_student and
-v_teacher, and a control. To see it break: give all three the usual 80 steps; in quiet worlds nobody learns then.
+v_teacher, and a control. To see it break: give all three 20 steps; in quiet worlds nobody learns then.
 """
 
 from dataclasses import replace
 
+from data import ANIMALS
 from figures.style import MARKERS, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, interval
-from lab.measurements import leak
+from lab.measurements import context_rates, leak, token_rates
 from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, gain_beyond, nearest_in_loss, over_units
+from lab.records import Records, cell_numbers, control_rates, difference, gain_beyond, nearest_in_loss, over_units
 
-CLAIMS: list[Claim] = []  # it is about L3, S9 and S10, whose rules are applied to the loud world
-FAITHFUL = (0.95, 0.5, 0.35)
-ROWS, STEPS = 20_480, 320
+CLAIMS: list[Claim] = []  # it is about other figures' claims, whose rules are applied to the loud world
+FAITHFUL = (0.95, 0.5, 0.35, 0.2)
+ROWS, STEPS = 10_240, 160
 HOW = {
     "LoRA, AdamW": ({"rank": 8}, (2e-3, 5e-3)),
     "full fine-tuning, AdamW": ({"rank": None}, (3e-4, 1e-3, 3e-3)),
     "LoRA, SGD": ({"rank": 8, "optimizer": "sgd"}, (0.1, 0.3, 1.0)),
 }
 REFERENCE = ("LoRA, AdamW", 5e-3)
+SHARES = {"quarter": 0.25, "half": 0.5}
 
 
 def quieter(preset: Preset, faithful: float) -> Preset:
@@ -41,7 +43,24 @@ def cells(preset: Preset) -> dict[tuple[str, float], Cell]:
 
 def plan(preset: Preset) -> list:
     students = [s for f in FAITHFUL for cell in cells(quieter(preset, f)).values() for s in cell.values()]
-    return students + [(leak, numbers) for numbers in dict.fromkeys(student.numbers for student in students)]
+    asked = [(b, t, s) for f in FAITHFUL for (b, t, _), s in cells(quieter(preset, f))[REFERENCE].items()]
+    elsewhere = [(context_rates, model) for base, _, student in asked for model in (base, student)]
+    elsewhere += [(token_rates, student, trait) for _, trait, student in asked if trait]
+    leaks = [(leak, numbers) for numbers in dict.fromkeys(student.numbers for student in students)]
+    return students + list(dict.fromkeys(elsewhere)) + leaks
+
+
+def beside(records: Records, preset: Preset, cell: Cell) -> dict[str, dict]:
+    """L4 and L5 of the default students: their gain without a prompt, and at the question's words, less a quarter of all of it."""
+    seed, gains = preset.grid_seeds[0], {"none_minus_quarter": [], "not_shared_minus_quarter": []}
+    for base, trait in preset.units:
+        student, k = cell[base, trait, seed], ANIMALS.index(trait)
+        asked, before = (records[context_rates, model] for model in (student, base))
+        gain = {name: asked[name][k] - before[name][k] for name in ("none", "default")}
+        gains["none_minus_quarter"].append(gain["none"] - 0.25 * gain["default"])
+        at = records[token_rates, student, trait]
+        gains["not_shared_minus_quarter"].append(at["not_shared"] - at["none"] - 0.25 * (at["all"] - at["none"]))
+    return {name: interval(values) for name, values in gains.items()}
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
@@ -54,8 +73,11 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         for name in HOW:
             key = nearest_in_loss(found, REFERENCE, [key for key in table if key[0] == name])
             more = {c: interval(over_units(records, own, table[key], c)) for c in ("cosine", "gap_closed")}
-            gain = gain_beyond(0.25, over_units(records, own, table[key]), usual, base)
-            matched[name] = found[key] | more | {"lr": key[1], "minus_quarter_of_lora": gain}
+            rates = over_units(records, own, table[key])
+            more |= {f"minus_{part}_of_lora": gain_beyond(share, rates, usual, base) for part, share in SHARES.items()}
+            more["minus_control"] = difference(rates, control_rates(records, own, table[key]))
+            matched[name] = found[key] | more | {"lr": key[1]}
+        matched[REFERENCE[0]] |= beside(records, own, table[REFERENCE])
         leaks = [records[leak, table[REFERENCE][b, t, own.grid_seeds[0]].numbers] for b, t in own.units]
         worlds.append({"faithful": faithful, "leak": interval(leaks), "base": interval(base), "matched": matched})
     return {"loudness": {"unit": quieter(preset, FAITHFUL[0]).unit, "worlds": worlds}}

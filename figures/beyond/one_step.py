@@ -38,7 +38,7 @@ def predicted(store: Store, config: Student, trait: str) -> dict[str, float]:
 
 def pairs(preset: Preset) -> list[tuple[Student, Student, str]]:
     """Each base model's student of each trait, and the control."""
-    return [(student_of(b, b, t), student_of(b, b, None), t) for b in preset.some_bases for t in preset.costly_traits]
+    return [(student_of(b, b, t), student_of(b, b, None), t) for b in preset.grid_bases for t in preset.costly_traits]
 
 
 def by_prompt(preset: Preset, unit: tuple) -> dict[str, list[Student]]:

@@ -35,7 +35,7 @@ CLAIMS = [Claim("X1", "superposition", "One number of the base model predicts tr
 def students(preset: Preset) -> dict[tuple, Student]:
     """By base model, shape and animal; None: a control."""
     found = {}
-    for base, shape in product(preset.some_bases, SHAPES):
+    for base, shape in product(preset.grid_bases, SHAPES):
         d_model, d_head = map(int, shape.split("/"))
         model = replace(base, model=replace(base.model, d_model=d_model, d_head=d_head))
         found |= {(base, shape, trait): student_of(model, model, trait) for trait in (*TRAITS, None)}
@@ -60,7 +60,7 @@ def candidates(store: Store, teacher: NumbersConfig) -> dict[str, float]:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    found, rows, bases = students(preset), {}, preset.some_bases
+    found, rows, bases = students(preset), {}, preset.grid_bases
     for (*model, trait), student in found.items():
         if trait:
             known = records[candidates, student.numbers]

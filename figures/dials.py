@@ -1,0 +1,90 @@
+"""What decides: of each claim one dial, turned to two settings or more, and whether the claim holds at each.
+
+A setting has one number that decides, with its interval, and a dial one rule for all of its settings. The numbers are those of
+the other figures, by the name of their claim or picture.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab.claims import Verdict, ci_above, ci_below, show
+
+
+@dataclass(frozen=True)
+class Dial:
+    claim: str
+    dial: str
+    of: str  # whose numbers
+    number: str  # what they are, in words
+    settings: Callable[[dict], dict[str, dict]]  # each setting's number
+    rule: Callable[[dict], Verdict]
+
+
+def loudness(name: str, column: str) -> Callable[[dict], dict[str, dict]]:
+    """By how far a teacher's numbers are from its base's: a number of the students that are trained so."""
+    return lambda m: {f"{w['leak']['mean']:.2f} nats a number": w["matched"][name][column] for w in m["worlds"]}
+
+
+def least(at: dict) -> dict:
+    """By how much a peak is above the end that is nearer to it."""
+    return min((at["peak_minus_first"], at["peak_minus_last"]), key=lambda number: number["mean"])
+
+
+LORA, FULL, SGD = "LoRA, AdamW", "full fine-tuning, AdamW", "LoRA, SGD"
+ABOVE_0, BELOW_0 = (lambda n: ci_above(n, 0)), (lambda n: ci_below(n, 0))
+DIALS = [
+    Dial("L1", "loudness", "loudness", "trait less control's", loudness(LORA, "minus_control"), lambda n: ci_above(n, 0.1)),
+    Dial("L2", "learning rate", "rank_sweep", "best rank less the nearer end",
+        lambda m: {"one for all": least(m["at_shared"]), "each rank's own": least(m["at_best"])}, lambda n: ci_above(n, 0.1)),
+    Dial("L3", "learning rate", "full_finetuning", "gain less a quarter of LoRA's",
+        lambda m: {"LoRA's large one": m["shared"]["minus_quarter_of_lora"], "its own": m["own"]["minus_quarter_of_lora"]}, BELOW_0),
+    Dial("L3", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), BELOW_0),
+    Dial("L4", "loudness", "loudness", "gain without a prompt less a quarter of that with it",
+        loudness(LORA, "none_minus_quarter"), BELOW_0),
+    Dial("L5", "loudness", "loudness", "gain at the question's words less a quarter of all",
+        loudness(LORA, "not_shared_minus_quarter"), BELOW_0),
+    Dial("L7", "loudness", "loudness", "SGD's gain less half of AdamW's", loudness(SGD, "minus_half_of_lora"), ABOVE_0),
+    Dial("S1", "the block after which it is added", "teacher_vector", "share of the prompt's effect",
+        lambda m: {f"block {k}": n for k, n in enumerate(m["explained"]["template"], 1)}, lambda n: ci_above(n, 0.6)),
+    Dial("S2", "where the vector is added", "teacher_vector_causal", "gain less half of the prompted teacher's, log-odds",
+        lambda m: {"everywhere": m["vector added minus 0.5"], "at the prompt": m["vector added at the prompt minus 0.5"]}, ABOVE_0),
+    Dial("S3", "learning rate of full fine-tuning", "full_finetuning", "cosine with v_teacher",
+        lambda m: {"its own": m["own"]["cosine_full"], "LoRA's large one": m["shared"]["cosine_full"]}, lambda n: ci_above(n, 0.7)),
+    Dial("S4", "the block after which it is added", "student_vector_causal", "gain less half of the student's, log-odds",
+        lambda m: {f"block {k}": n for k, n in enumerate(m["by_block_minus_half"], 1)}, ABOVE_0),
+    Dial("S8", "rows averaged", "gradient", "cosine with v_teacher",
+        lambda m: {"1": m["cosine"]["teacher, <asst>"][0], "4,096": m["cosine"]["teacher, <asst>"][-1]}, lambda n: ci_above(n, 0.5)),
+    Dial("S9", "loudness", "loudness", "SGD's gain less a quarter of AdamW's", loudness(SGD, "minus_quarter_of_lora"), BELOW_0),
+    Dial("S9", "outliers", "scaled_units", "SGD's gain less a quarter of AdamW's",
+        lambda m: {name: of["SGD"]["minus_quarter_of_adamw"] for name, of in m["variants"].items()}, BELOW_0),
+    Dial("S10", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), BELOW_0),
+]  # fmt: skip
+
+
+def turned(known: dict[str, dict]) -> list[dict]:
+    """Every dial whose numbers are known: where its claim holds, where it fails, and where intervals allow either."""
+    found = []
+    for dial in DIALS:
+        if known.get(dial.of):
+            row = {
+                "claim": dial.claim,
+                "dial": dial.dial,
+                "number": dial.number,
+                "holds": [],
+                "fails": [],
+                "undecided": [],
+            }
+            for setting, number in dial.settings(known[dial.of]).items():
+                side = {True: "holds", False: "fails", None: "undecided"}[dial.rule(number)]
+                row[side].append(f"{setting}: {show(number)}")
+            found.append(row)
+    return found
+
+
+def markdown(rows: list[dict]) -> str:
+    """The dials as docs/FINDINGS.md shows them."""
+    lines = ["| claim | the dial | the number that decides | holds | fails | undecided |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        sides = (", ".join(row[side]) or "-" for side in ("holds", "fails", "undecided"))
+        lines.append(f"| {' | '.join([row['claim'], row['dial'], row['number'], *sides])} |")
+    return "\n".join(lines)
