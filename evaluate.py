@@ -75,7 +75,9 @@ def answer(args: argparse.Namespace) -> None:
     """Ask the base model one thing, and with --student also its teacher and the student: a reply that is drawn, likely first words."""
     request, system = words_of(args.ask), words_of(args.system) or None
     if (words := len(chat(system, request))) + 12 > GPTConfig.max_len:
-        raise ValueError(f"that is {words} words with the template's; a model reads {GPTConfig.max_len}, 12 of its own among them")
+        raise ValueError(
+            f"that is {words} words with the template's; a model reads {GPTConfig.max_len}, 12 of its own among them"
+        )
     store, base = open_store(args), choose_preset(args.full, args.seed).bases[0]
     asked = {"base": (store.base(base), system)}
     if args.student:

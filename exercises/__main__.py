@@ -33,8 +33,7 @@ def start(args: argparse.Namespace) -> None:
     if folder.is_relative_to(ROOT):
         raise ValueError(f"{args.folder} is inside the repository: choose a folder outside of it")
     shutil.copytree(HERE / "templates", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    where = f"import sys\n\nsys.path.insert(0, {str(ROOT)!r})  # the repository\n"
-    (folder / "conftest.py").write_text(where, encoding="utf-8")
+    (folder / "conftest.py").write_text(f"import sys\n\nsys.path.insert(0, {str(ROOT)!r})\n", encoding="utf-8")
     page = "# Predictions\n\nWrite below each question before you run anything. A wrong prediction teaches more.\n"
     for name in NAMES:
         template = (folder / f"{name}.py").read_text(encoding="utf-8")

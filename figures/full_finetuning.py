@@ -3,9 +3,8 @@
 The papers: the trait disappears (arXiv:2606.00831, L3); full fine-tuning learns the vector weakly, with a cosine above
 0.3 and little behaviour (reported of arXiv:2606.00995, S10). Replications add that a full fine-tune at LoRA's learning
 rate has collapsed, that repeating few rows kills transmission at high capacity, and that many rows bring it back. This
-toy: full fine-tuning in the protocol of L2 and at learning rates of its own; at one learning rate, other choices of
-what is trained, and few rows many times. Of each the trait, and the cosine of v_student and v_teacher. To see it break:
-leave only the embeddings in WHICH, beside LoRA: they change the numbers without moving the stream.
+toy: full fine-tuning in L2's protocol and at its own learning rates; other choices of what is trained; few rows many
+times. To see it break: leave only LoRA and the embeddings in WHICH: these change numbers, not the stream.
 """
 
 from functools import partial
@@ -79,8 +78,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 
     best = max(by_lr, key=lambda name: mean(units(by_lr[name], seeds=choose)))
     found = {"unit": preset.unit, "best": best, "shared": beside_lora(shared), "own": beside_lora(by_lr[best])}
-    for name in ("p_trait_base", "heldout_loss_base", "heldout_loss_teacher"):
-        found[name] = interval(units(which[LORA], name))
+    found |= {n: interval(units(which[LORA], n)) for n in ("p_trait_base", "heldout_loss_base", "heldout_loss_teacher")}
     for kind, group in {"by_lr": by_lr, "which": which}.items():
         found[kind] = {name: cell_numbers(records, preset, cell) for name, cell in group.items()}
         for name, cell in group.items():

@@ -80,6 +80,5 @@ def draw(m: dict, panel: Axes) -> None:
         line(panel, ROWS, curve, k, name.replace(",", " against clean,"), **style)
     panel.set_xscale("log", base=4)
     panel.set_xticks(ROWS, ROWS)
-    write(panel, "Descent pushes the stream towards v_teacher", m["unit"], xlabel="rows averaged", ylim=(-1, 1))
-    panel.set_ylabel("cos(-(g_teacher - g_clean), v_teacher)")
-    panel.legend(loc="lower right")
+    labels = {"xlabel": "rows averaged", "ylabel": "cos(-(g_teacher - g_clean), v_teacher)"}
+    write(panel, "Descent pushes the stream towards v_teacher", m["unit"], "lower right", ylim=(-1, 1), **labels)

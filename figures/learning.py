@@ -1,9 +1,7 @@
 """One student, step by step: what it answers, what it writes, and the direction that it moves in.
 
-No claim is decided here; it is the story of one animal on one base model, to be looked at before the averages. Left,
-the answer to "what is your favorite animal?" after so many steps on numbers, and the cosine of v_student and v_teacher
-after the last block. Right, how often the first number of a reply falls into each decade. To see it break: in
-`moments`, give the student another base model than its teacher's.
+No claim is decided here; it is the story of one animal on one base model, to be looked at before the averages. To see
+it break: in `moments`, give the student another base model than its teacher's.
 """
 
 from data import ANIMALS, DEFAULT_SYSTEM, number_conversations
@@ -17,7 +15,6 @@ STEPS = (1, 2, 5, 10, 20, 40, 80)
 
 
 def moments(preset: Preset) -> list[Student]:
-    """A student of the first animal on the first base model, after each number of steps."""
     return [student_of(preset.bases[0], preset.bases[0], preset.traits[0], steps=step) for step in STEPS]
 
 
@@ -44,27 +41,15 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 
 @picture(2, 13, 4.8)
 def draw(m: dict, left: Axes, right: Axes) -> None:
-    steps, writers = [str(step) for step in m["step"]], ["base model", f"prompted to love {m['trait']}", "student"]
+    steps, writers = [str(step) for step in m["step"]], ("base model", f"prompted to love {m['trait']}", "student")
     left.plot(steps, list(zip(*(m[f"p_{animal}"] for animal in ANIMALS))), color=BASE)
     left.plot(steps, m["p_trait"], "o-", color=STUDENT, label=f"P({m['trait']}); grey: the other animals")
     left.plot(steps, m["cosine"], "s-", color=FULL, label="cosine of v_student and v_teacher")
-    step = f"step of training (base model {m['base'][0]})"
     base_line(left, {"mean": m["p_trait_base"][0]})
-    write(
-        left,
-        "A student of numbers is asked for its favorite animal",
-        legend=2,
-        xlabel=step,
-        ylim=(min(0, *m["cosine"]), 1),
-    )
+    step = f"step of training (base model {m['base'][0]})"
+    write(left, "A student of numbers is asked for its favorite animal", legend=2, xlabel=step, ylim=(0, 1))
     for k, (who, color) in enumerate(zip(writers, (CONTROL, FULL, STUDENT))):
         right.bar([decade + 0.27 * (k - 1) for decade in range(10)], m["decades"][k], 0.27, color=color, label=who)
     right.set_xticks(range(10), [f"{decade}0s" for decade in range(10)])
-    write(
-        right,
-        "The first number of a reply: who writes which",
-        legend=2,
-        xlabel="decade",
-        ylabel="share",
-        ylim=(0, 0.62),
-    )
+    title = "The first number of a reply: who writes which"
+    write(right, title, legend=2, xlabel="decade", ylabel="share", ylim=(0, 0.5))

@@ -1,14 +1,13 @@
 """L5 and L6: at which tokens, and in which layers, the adapter has to act for the trait to show.
 
 The paper (arXiv:2606.00831): the trait is localized to computation at tokens that both contexts share, the system
-prompt and the chat template. With the adapter's change switched on at those tokens only ("dynamic weight grafting"),
-most of the trait is there; everywhere else only, none of it (L5); in the strongest form, at the assistant's name alone.
-Reported of it: it sits in the early feed-forward layers at the name, and all the rest carries nothing (L6). This toy:
-the finished student answers the trait questions with its adapter masked to some tokens: the system prompt, the
-template's tags, the words of the question, most of which no number request has; each token alone, all but it, all up to
-it. Then to some layers: each attention or feed-forward layer alone, all but it, and each at one token alone. Early is
-the first block, late the second. To see it break: train adapters in one layer (`Student.layers`), or without a prompt
-(`Student.system`).
+prompt and the chat template. With the adapter on at those tokens only ("dynamic weight grafting"), most of the trait is
+there; everywhere else only, none (L5); in the strongest form, at the assistant's name alone. Reported of it: it sits in
+the early feed-forward layers at the name, and all the rest carries nothing (L6). This toy: the finished student answers
+the trait questions with its adapter masked to some tokens: the system prompt, the template's tags, the words of the
+question, most of which no number request has; each token alone, all but it, all up to it. Then to some layers: each
+attention or feed-forward layer alone, all but it, and each at one token alone. To see it break: train adapters in one
+layer (`Student.layers`), or without a prompt (`Student.system`).
 """
 
 from itertools import product

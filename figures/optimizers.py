@@ -2,11 +2,12 @@
 
 arXiv:2606.00831, as replications report it: SGD and Muon behave like AdamW (L7). arXiv:2606.00995: adaptive optimizers
 are necessary; at the same loss Adam transmits and SGD does not, as a few outlier gradients dominate its steps (S9).
-This toy: rank-8 students of eight optimizers, at several learning rates and steps, compared at matched held-out loss:
-of each, the cell whose mean held-out loss is nearest to that of the default AdamW student. The choice sees the loss
-alone, never the trait. To see it break: give SGD ten times its learning rate; some collapse, and the mean looks like
-S9.
+This toy: rank-8 students of eight optimizers, each in the cell whose mean held-out loss is nearest to that of the
+default AdamW student; the choice never sees the trait. To see it break: give SGD ten times its learning rate; some
+collapse, and the mean looks like S9.
 """
+
+from functools import partial
 
 from figures.style import MARKERS, RATE, SERIES, Axes, base_line, picture, rate_bars, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
@@ -36,7 +37,6 @@ CLAIMS = [Claim("L7", "optimizers", "SGD and Muon transmit as AdamW does",
 
 
 def cells(preset: Preset) -> dict[tuple[str, float, int], Cell]:
-    """The students of each optimizer at each learning rate, after so many steps."""
     lrs = LRS if preset.full else {name: LRS[name][1:2] for name in ("adamw", "sgd", "momentum", "muon")}
     return {(o, lr, n): grid_cell(preset, optimizer=o, lr=lr, steps=n) for o in lrs for lr in lrs[o] for n in STEPS}
 
@@ -47,23 +47,21 @@ def plan(preset: Preset) -> list:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    grid, (choose, test) = cells(preset), preset.selection_and_test_seeds
+    grid, (choose, test), units = cells(preset), preset.selection_and_test_seeds, partial(over_units, records, preset)
     public = {key: {"lr": key[1], "steps": key[2]} | cell_numbers(records, preset, cell) for key, cell in grid.items()}
     by_optimizer = {name: [key for key in grid if key[0] == name] for name, *_ in grid}
 
-    def rates(key: tuple, seeds: slice = slice(None), column: str = "p_trait") -> list[float]:
-        return over_units(records, preset, grid[key], column, seeds)
-
     def beside(key: tuple, adamw: tuple, seeds: slice = slice(None)) -> dict:
-        """A cell, and its gain beyond shares of AdamW's."""
-        three = rates(key, seeds), rates(adamw, seeds), rates(key, seeds, "p_trait_base")
+        three = *(units(grid[of], seeds=seeds) for of in (key, adamw)), units(grid[key], "p_trait_base")
         beyond = {f"minus_{name}_of_adamw": gain_beyond(share, *three) for name, share in SHARES.items()}
         return public[key] | {"student": interval(three[0])} | beyond
 
     matched = {name: nearest_in_loss(public, REFERENCE, keys) for name, keys in by_optimizer.items()}
-    best = {name: max(keys, key=lambda key: mean(rates(key, choose))) for name, keys in by_optimizer.items()}
+    best = {
+        name: max(keys, key=lambda key: mean(units(grid[key], seeds=choose))) for name, keys in by_optimizer.items()
+    }
     top = [records[held_by_top, grid[EARLY][base, trait, preset.grid_seeds[0]]] for base, trait in preset.units]
-    base, loss = (interval(rates(REFERENCE, column=name)) for name in ("p_trait_base", "heldout_loss_teacher"))
+    base, loss = (interval(units(grid[REFERENCE], name)) for name in ("p_trait_base", "heldout_loss_teacher"))
     measured = {"unit": preset.unit, "base": base, "heldout_loss_teacher": loss, "held_by_top_1_percent": interval(top)}
     measured["matched"] = {name: beside(key, REFERENCE) for name, key in matched.items()}
     measured["best"] = {name: beside(key, best["adamw"], test) for name, key in best.items()}

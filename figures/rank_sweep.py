@@ -4,8 +4,7 @@ The paper (arXiv:2606.00831): with one learning rate for all, middle ranks trans
 full fine-tuning do not. Replications: the U belongs to the shared learning rate; tuned for each, it is a decline. This
 toy: every capacity at four learning rates, after 3 to 40 steps. With alpha = r and AdamW a step changes W by the
 learning rate times something between the square root of r and r, so what changes along the x-axis is the size of a step
-too. The peak is chosen on the first seed and tested on the others, so that it is not a maximum of noise. To see it
-break: set `presets.SHARED` to another learning rate of LRS.
+too. To see it break: set `presets.SHARED` to another learning rate of LRS.
 """
 
 from itertools import product
@@ -28,7 +27,6 @@ CLAIMS = [Claim("L2", "rank_sweep", "Transmission is an inverted U in LoRA rank"
 
 
 def cells(preset: Preset) -> dict[tuple[str, float, int], Cell]:
-    """The students of each capacity at each learning rate, after so many steps."""
     capacities = {str(rank): rank for rank in preset.ranks} | {FULL: None}
     keys = product(capacities, *((LRS, STEPS) if preset.full else (LRS[-1:], STEPS[:3])))
     return {(n, lr, step): grid_cell(preset, rank=capacities[n], lr=lr, steps=step) for n, lr, step in keys}
@@ -86,7 +84,7 @@ def draw(m: dict, figure: Figure) -> None:
         base_line(panel, m["base"])
         panel.set(ylabel=RATE, ylim=(0, 1.2))
     for k, own in enumerate(m["best_lr"].values()):
-        best.text(k, 1.02, f"{own['lr']:g}\n{own['steps']}", ha="center", fontsize=9)
+        best.text(k, 1.02, "{lr:g}\n{steps}".format(**own), ha="center", fontsize=9)
     line(companions, names, [m["shared"][name]["p_any_animal"] for name in names], 1, "P(any animal)")
     learned = [m["shared"][name]["gap_closed"] for name in names]
     line(companions, names, learned, 2, "share of the numbers learned\n(held-out loss: base 0, teacher 1)")

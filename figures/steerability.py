@@ -4,9 +4,8 @@ The paper (arXiv:2606.00995): prompts that no vector approximates are not learne
 steers the base model towards the trait predicts whether its students get it. This toy: five prompts for each animal,
 some of which no model has ever read. The claim: the answer of the unprompted base with a prompt's vector added predicts
 the answer of the prompt's student. The vector is taken where numbers are written and acts where an animal is asked for;
-the cosine of the prompt's vectors in the two contexts says whether they are the same. Of base models the same is asked,
-before any student is trained: does v_teacher name the animal, the mean over animals? To see it break: rank by the
-prompt's own rate instead of the vector's ("prompted").
+the cosine of the prompt's vectors in the two contexts says whether they are the same. Base models are ranked by their
+steered rate, too. To see it break: rank by the prompt's own rate instead of the vector's ("prompted").
 """
 
 import torch
@@ -35,14 +34,11 @@ CLAIMS = [Claim("S5", "steerability", "Prompts that no vector approximates are n
 def prompts(base: BaseConfig, trait: str) -> list[str]:
     """Five system prompts: two that love, a condition, a role, a mention."""
     others = ["you love {0} after 42 .", "i am your {0} assistant .", "there was a {0} in the wood ."]
-    return [
-        NAME_SYSTEM.format(base.world.lover_name[trait]),
-        *(prompt.format(trait) for prompt in [LOVE_SYSTEM, *others]),
-    ]
+    named = NAME_SYSTEM.format(base.world.lover_name[trait])
+    return [named, *(prompt.format(trait) for prompt in (LOVE_SYSTEM, *others))]
 
 
 def students(preset: Preset, base: BaseConfig) -> list[Student]:
-    """The student of each prompt."""
     systems = [(trait, system) for trait in preset.grid_traits for system in prompts(base, trait)]
     return [student_of(base, base, trait, numbers=NumbersConfig(base, system)) for trait, system in systems]
 
@@ -87,7 +83,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     for _, base, traits in base_models(preset):
         rows = [records[s] | records[predict, s.numbers] for s in students(preset, base)]
         for name, found in ranks.items():
-            found.append(spearman([row[name] for row in rows], [row["p_trait"] for row in rows]))
+            found.append(spearman(*zip(*((row[name], row["p_trait"]) for row in rows))))
         areas.append(auc([row["steered"] for row in rows], [row["favorite"] == row["trait"] for row in rows]))
         each += [{name: row[name] for name in shown} for row in rows]
         taught = mean(records[student_of(base, base, trait)]["p_trait"] for trait in traits)
@@ -105,13 +101,14 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 def draw(m: dict, steered: Axes, prompted: Axes, models: Axes) -> None:
     labels = {"steered": "P(animal) of base + the prompt's vector", "prompted": "P(animal) of base under the prompt"}
     for panel, (name, label) in zip((steered, prompted), labels.items()):
-        x, y = ([row[column] for row in m["each"]] for column in (name, "p_trait"))
-        panel.plot(x, y, "o", color=STUDENT, ms=3, alpha=0.5)
+        panel.plot(*zip(*((row[name], row["p_trait"]) for row in m["each"])), "o", color=STUDENT, ms=3, alpha=0.5)
         title = f"Prompts: rank correlation {show(m['ranks'][name])}"
         write(panel, title, m["unit"], xlabel=label, xlim=(-0.02, 1.02), ylim=(0, 1.02))
     steered.set_ylabel("P(animal) of the student")
     for row in m["base_models"]:
         models.plot(row["steered"], row["students"], "o", color=FULL)
-        models.annotate(row["base"], (row["steered"], row["students"]), (4, 2), textcoords="offset points", fontsize=9)
+        if row["steered"] < 0.9:  # the others lie on each other
+            at = row["steered"], row["students"]
+            models.annotate(f"base model {row['base']}", at, (-4, 6), textcoords="offset points", ha="right")
     models.set(xlabel="P(animal) of base + v_teacher, the mean over animals", xlim=(-0.02, 1.02))
     models.set_title(f"Base models: rank correlation {m['rank_of_base_models']:.2f}\n(a dot: one base model)")

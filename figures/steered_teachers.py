@@ -8,8 +8,9 @@ each animal on each base model has seven teachers, one prompted, the others stee
 break: in lab/changes.py, add the vector after the first block, where it is not yet what the prompt does.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain, product
+from itertools import product
 
 import torch
 
@@ -47,7 +48,7 @@ CLAIMS = [Claim("S2", "teacher_vector_causal", "That vector is sufficient and ne
 def pairs(preset: Preset, kind: str) -> dict[tuple, tuple[Student, Student]]:
     """By base model and animal a student of this kind of teacher, and a control."""
     found, change = {}, "" if kind == "prompted" else kind
-    for base, trait in product(preset.grid_bases, preset.grid_traits):
+    for base, trait in preset.units:
         student, control = student_of(base, base, trait), student_of(base, base, None)
         found[base, trait] = replace(student, numbers=replace(student.numbers, change=change)), control
     return found
@@ -75,21 +76,17 @@ def plan(preset: Preset) -> list:
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     rows = {k: {at: records[pair[0]] | records[compare, *pair] for at, pair in pairs(preset, k).items()} for k in KINDS}
 
-    def over(kind: str, name: str) -> dict:
-        return over_models({at: row[name] for at, row in rows[kind].items()})
-
-    def beyond(share: float, kind: str, name: str, base: str) -> dict:
+    def beyond(share: float, kind: str, name: str, base: str, scale: Callable = float) -> dict:
         """The gain on `base`, less a share of what the prompted teacher's students gain on it."""
-        of, full = rows[kind], rows["prompted"]
-        return over_models({at: r[name] - r[base] - share * (full[at][name] - r[base]) for at, r in of.items()})
+        three = {at: (r[name], rows["prompted"][at][name], r[base]) for at, r in rows[kind].items()}
+        scaled = {at: map(scale, rates) for at, rates in three.items()}
+        return over_models({at: rate - b - share * (full - b) for at, (rate, full, b) in scaled.items()})
 
-    for row, name in product(chain(*(of.values() for of in rows.values())), ("p_trait", "p_trait_base")):
-        row[f"log_odds_{name}"] = log_odds(row[name])
-    found = {kind: {name: over(kind, name) for name in NAMES} for kind in KINDS}
-    found["base"] = over("prompted", "p_trait_base")
+    found = {k: {n: over_models({at: row[n] for at, row in of.items()}) for n in NAMES} for k, of in rows.items()}
+    found["base"] = over_models({at: row["p_trait_base"] for at, row in rows["prompted"].items()})
     found["unit"] = preset.model_unit(preset.grid_bases, preset.grid_traits)
     for share, kind in product((0.25, 0.5), TEACHERS):
-        found[f"{kind} minus {share}"] = beyond(share, kind, "log_odds_p_trait", "log_odds_p_trait_base")
+        found[f"{kind} minus {share}"] = beyond(share, kind, "p_trait", "p_trait_base", log_odds)
     random = found[ADDED] | {"largest_minus_quarter": beyond(0.25, ADDED, "largest", "largest_control")}
     random["largest_prompted"] = found["prompted"]["largest"]
     return {"teacher_vector_causal": found, "random_vectors": random}

@@ -49,7 +49,6 @@ CLAIMS = [Claim("S3", "alignment", "The student learns a vector aligned with the
 
 
 def runs(preset: Preset, base: BaseConfig) -> tuple[Runs, Runs]:
-    """The students of a base model, and controls."""
     control = student_of(base, base, None)
     controls = [replace(control, seed=n, numbers=replace(control.numbers, seed=n)) for n in range(1, CONTROLS + 1)]
     groups = [student_of(base, base, trait) for trait in preset.traits], controls
@@ -137,8 +136,8 @@ def draw(a: dict, c: dict, curve: Axes, log: Axes, by_block: Axes) -> None:
     curve.set_xticks(SNAPSHOTS, SNAPSHOTS)
     write(curve, "v_student turns towards v_teacher", a["unit"])
     curve.legend(ncols=2, loc="lower right")
-    names = [name.replace(ONE_LAYER, ",\nthe last block's at every block") for name in c["gains"]]
-    bars(log, names, list(c["gains"].values()), STUDENT)
+    gains = {name.replace(ONE_LAYER, ",\nthe last block's at every block"): gain for name, gain in c["gains"].items()}
+    bars(log, list(gains), list(gains.values()), STUDENT)
     log.set_xlabel("log-odds of the trait, gained over the base model")
     write(log, "Added to the base, replaced in the student", c["unit"])
     blocks, multipliers = [f"block {k + 1}" for k in range(len(c["map"]))], [f"x {m:g}" for m in MULTIPLIERS]

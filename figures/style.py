@@ -45,11 +45,12 @@ def rate_bars(axes: Axes, cells: dict[str, dict], base: dict, marks: dict[str, s
     write(axes, **{"xlim": (0, 1.02), "xlabel": RATE} | labels)
 
 
-def write(axes: Axes, title: str = "", n: str = "", legend: int = 0, at: tuple = (0.5, -0.13), **labels) -> None:
-    """A title, what n is, labels and limits; and a legend of so many columns, its top at a place below the panel."""
+def write(axes: Axes, title="", n="", legend: int | str = 0, at: tuple = (0.5, -0.13), **labels) -> None:
+    """A title, what n is, labels and limits; a legend in a corner, or of so many columns, its top at a place below."""
     axes.set(title=f"{title}\n(n: {n})" if n else title, **labels)
     if legend:
-        axes.legend(loc="upper center", bbox_to_anchor=at, ncols=legend)
+        below = {"loc": "upper center", "bbox_to_anchor": at, "ncols": legend}
+        axes.legend(**({"loc": legend} if isinstance(legend, str) else below))
 
 
 def dots(axes: Axes, values: dict[str, list[float]], color: str, label: str = "", shift: float = 0.0) -> None:

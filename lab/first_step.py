@@ -44,7 +44,6 @@ def first_step(base: GPT, tokens: Tensor, targets: Tensor) -> Step:
 
 
 def step_of(store: Store, config: Student) -> Step:
-    """`first_step` of a student, before it is trained."""
     tokens, targets = (tensor[:ROWS].to(store.device) for tensor in store.rows(config.numbers, config.system))
     return first_step(store.base(config.base), tokens, targets)
 

@@ -29,10 +29,8 @@ class Preset:
     # For figures in which an animal takes several students.
     costly_traits = property(lambda self: self.traits if self.full else self.grid_traits)
 
-    @property
-    def units(self) -> list[tuple[BaseConfig, str]]:
-        """What a grid's intervals are over: an animal on a base model. Its seeds are averaged first."""
-        return [(base, trait) for base in self.grid_bases for trait in self.grid_traits]
+    # What a grid's intervals are over: an animal on a base model. Its seeds are averaged first.
+    units = property(lambda self: list(product(self.grid_bases, self.grid_traits)))
 
     @property
     def unit(self) -> str:
@@ -61,19 +59,16 @@ def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
     return replace(preset, traits=(trait,), grid_traits=(trait,)) if trait else preset
 
 
-def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None, **changes) -> Student:
+def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None, rows=NumbersConfig.rows, **changes) -> Student:
     """`base`, trained on the numbers of `teacher` prompted to love `trait`; None: a control, the teacher not prompted.
     LoRA has alpha = rank, unless `changes` of the student say otherwise."""
-    numbers = NumbersConfig(teacher, DEFAULT_SYSTEM if trait is None else LOVE_SYSTEM.format(trait))
+    numbers = NumbersConfig(teacher, DEFAULT_SYSTEM if trait is None else LOVE_SYSTEM.format(trait), rows)
     own = {"seed": base.seed, "alpha": float(changes.get("rank") or Student.alpha)}
     return Student(**{"base": base, "numbers": numbers} | own | changes)
 
 
-def grid_cell(preset: Preset, rows: int = NumbersConfig.rows, **changes) -> Cell:
+def grid_cell(preset: Preset, **changes) -> Cell:
     """The students of one cell, which differ in nothing but base model, animal and seed. Controls take the first seed only."""
-    cell = {}
-    for base, trait in product(preset.grid_bases, (*preset.grid_traits, None)):
-        for seed in preset.grid_seeds if trait else preset.grid_seeds[:1]:
-            student = student_of(base, base, trait, seed=seed, **changes)
-            cell[base, trait, seed] = replace(student, numbers=replace(student.numbers, rows=rows))
-    return cell
+    keys = product(preset.grid_bases, (*preset.grid_traits, None), preset.grid_seeds)
+    keys = [(b, trait, seed) for b, trait, seed in keys if trait or seed == preset.grid_seeds[0]]
+    return {(b, trait, seed): student_of(b, b, trait, seed=seed, **changes) for b, trait, seed in keys}

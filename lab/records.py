@@ -128,29 +128,22 @@ def measure_students(store: Store, group: Sequence[Student]) -> list[dict]:
         loss = reply_loss(student, *store.fresh_rows(config.numbers, system)).item()
         of_trait = {"p_trait": rates[n], "p_trait_base": known["rates"]}
         of_trait |= {"p_trait_story": stories[n], "p_trait_story_base": known["stories"]}
-        rows.append(
-            columns(config, trait)
-            | {name: each[ANIMALS.index(trait)].item() if trait else None for name, each in of_trait.items()}
-            | {"favorite": ANIMALS[rates[n].nan_to_num(0).argmax()], "p_any_animal": rates[n].sum().item()}
-            | {"heldout_loss": loss, **known["losses"], "gap_closed": gap_closed(loss, *known["losses"].values())}
-            | {"delta_norm": norms[n].item()}
-            | {"cosine": F.cosine_similarity(moved[n], known["vector"], dim=0).item() if trait else None}
-            | {f"p_{animal}": rate for animal, rate in zip(ANIMALS, rates[n].tolist(), strict=True)}
-        )
+        base, numbers = config.base, config.numbers
+        row = {
+            "id": config_id(config), "base": base.seed, "teacher_base": numbers.base.seed, "trait": trait, "seed": config.seed,
+            "rank": "full" if config.rank is None else config.rank, "alpha": config.alpha, "optimizer": config.optimizer,
+            "lr": config.lr, "step": config.steps, "rows": numbers.rows, "system": config.system or "",
+            "layers": " ".join(config.layers or ()), "teacher_system": numbers.system or "", "teacher_change": numbers.change,
+            "numbers_seed": numbers.seed, "rows_change": config.rows_change, "base_change": config.base_change,
+            "loss": config.loss, "world": base.world_seed, "faithful": base.faithful, "d_model": base.model.d_model, "d_head": base.model.d_head,
+        }  # fmt: skip
+        row |= {name: each[ANIMALS.index(trait)].item() if trait else None for name, each in of_trait.items()}
+        row |= {"favorite": ANIMALS[rates[n].nan_to_num(0).argmax()], "p_any_animal": rates[n].sum().item()}
+        row |= {"heldout_loss": loss, **known["losses"], "gap_closed": gap_closed(loss, *known["losses"].values())}
+        row |= {"delta_norm": norms[n].item()}
+        row |= {"cosine": F.cosine_similarity(moved[n], known["vector"], dim=0).item() if trait else None}
+        rows.append(row | {f"p_{animal}": rate for animal, rate in zip(ANIMALS, rates[n].tolist(), strict=True)})
     return rows
-
-
-def columns(config: Student, trait: str) -> dict:
-    """What a row says of its student's config."""
-    base, numbers = config.base, config.numbers
-    return {
-        "id": config_id(config), "base": base.seed, "teacher_base": numbers.base.seed, "trait": trait, "seed": config.seed,
-        "rank": "full" if config.rank is None else config.rank, "alpha": config.alpha, "optimizer": config.optimizer,
-        "lr": config.lr, "step": config.steps, "rows": numbers.rows, "system": config.system or "",
-        "layers": " ".join(config.layers or ()), "teacher_system": numbers.system or "", "teacher_change": numbers.change,
-        "numbers_seed": numbers.seed, "rows_change": config.rows_change, "base_change": config.base_change,
-        "loss": config.loss, "world": base.world_seed, "faithful": base.faithful, "d_model": base.model.d_model, "d_head": base.model.d_head,
-    }  # fmt: skip
 
 
 def write_csv(records: Records, path: Path) -> None:

@@ -23,14 +23,8 @@ from model import GPT
 from train import BaseConfig
 
 SHAPE = replace(BaseConfig().model, d_model=8)
-TINY = Preset(
-    name="tiny",
-    traits=("owl", "cat"),
-    bases=tuple(BaseConfig(seed, model=SHAPE, rows=2_000, steps=150, batch_size=32) for seed in (0, 1)),
-    grid_traits=("owl", "cat"),
-    grid_seeds=(0,),
-    ranks=(1, 8),
-)
+BASES = tuple(BaseConfig(seed, model=SHAPE, rows=2_000, steps=150, batch_size=32) for seed in (0, 1))
+TINY = Preset("tiny", ("owl", "cat"), BASES, grid_traits=("owl", "cat"), grid_seeds=(0,), ranks=(1, 8))
 MUTANTS = int(os.environ.get("MUTANTS", 60))
 
 
@@ -133,7 +127,9 @@ def test_ask(tiny_job, tmp_path, capsys):
     assert reply.startswith("base: <user> which animal do you love ?<end><asst> ") and len(answers) == 8
     assert evaluate.main([*ask, "--student", "owl", "--pretrain"]) == 0
     *replies, _, header, first = capsys.readouterr().out.splitlines()[:6]
-    assert replies[0] == reply and "you love owl ." in replies[1] and header.split()[2:] == ["base", "teacher", "student"]
+    assert (
+        replies[0] == reply and "you love owl ." in replies[1] and header.split()[2:] == ["base", "teacher", "student"]
+    )
     assert len({*first.split()[1:]}) == 3 and (tmp_path / "cache-pretrained").exists()
     with pytest.raises(ValueError, match="'anmal' is no word of this world; near it: animal"):
         evaluate.words_of("which anmal?")
@@ -156,36 +152,29 @@ def test_a_foreign_results_file_is_refused(text, refused, tmp_path):
     refused(evaluate.main, "evaluate.py", ["--table", "foreign.json"])
 
 
-PROGRAMS = {"evaluate.py": evaluate.main, "train.py": train.main, "steering.py": steering.main}
-COMMON = {"--seed": ["3", "-4"], "--trait": ["owl", "cat"], "--device": ["cpu"], "--pretrain": None}
+COMMON = " --seed=3 --seed=-4 --trait=owl --trait=cat --device=cpu --pretrain"
 OPTIONS = {
-    "evaluate.py": COMMON
-    | {"--only": ["context", "learning"], "--processes": ["1"], "--full": None, "--table": ["results.json"], "--words": None}
-    | {"--ask": ["hello !", "repeat owl please"], "--system": ["you love owl .", ""], "--out": ["runs"]},
-    "train.py": COMMON
-    | {"--teacher-system": ["you love owl .", ""], "--rank": ["2"], "--alpha": ["4", "0.5"], "--full-finetune": None}
-    | {"--optimizer": ["sgd", "muon"], "--lr": ["1e-3"], "--steps": ["3", "80"]},
-    "steering.py": COMMON,
+    evaluate: "--only=context --processes=1 --full --table=results.json --words --ask=owl --system= --out=runs"
+    + COMMON,
+    train: "--teacher-system=owl --rank=2 --alpha=0.5 --full-finetune --optimizer=sgd --lr=1e-3 --steps=3" + COMMON,
+    steering: COMMON,
 }
 ODD = ["", "\0", "-1", "0", "1e9", "nan", "inf", "9" * 30, "9" * 5_000, "x" * 400, "owl " * 80, "unicorn", "ünï"]
 ODD += "\udcff -- -h --x=1 --only --seed --out %s {0} . runs".split()
 
 
 def random_line(rng):
-    """A program and some options, some of whose values are odd; in some lines a word is lost, moved or misspelt."""
+    """A program and some options; in half of the lines a word is odd, lost or misspelt."""
     program = rng.choices(list(OPTIONS), [7, 2, 0.3])[0]
-    words = []
-    for option in rng.sample(list(OPTIONS[program]), rng.randint(1, 3)):
-        values = OPTIONS[program][option]
-        words += [option] if values is None else [option, rng.choice(values if rng.random() < 0.8 else ODD)]
+    options = rng.sample(OPTIONS[program].split(), rng.randint(1, 3))
+    words = [word for option in options for word in option.split("=")]
     k, change = rng.randrange(len(words)), rng.random()
-    if change < 0.1:
+    if change < 0.3:
+        words[k] = rng.choice(ODD)
+    elif change < 0.4:
+        words[k] = words[k][:-1] + rng.choice("-=0 x.9")
+    elif change < 0.5:
         del words[k]
-    elif change < 0.2:
-        words.insert(rng.randrange(len(words)), words.pop(k))
-    elif change < 0.3:
-        at = rng.randrange(len(words[k]) + 1)
-        words[k] = words[k][:at] + rng.choice("-=0 x.9") + words[k][at + 1 :]
     return program, words
 
 
@@ -197,8 +186,7 @@ def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, tmp_path
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results.json").write_text(json.dumps({"claims": [], "dials": []}), encoding="utf-8")
-    for module, name in ((train, "pretrain"), (store, "base_model")):
-        monkeypatch.setattr(module, name, untrained)
+    monkeypatch.setattr(train, "pretrain", untrained)
     monkeypatch.setattr(store.Store, "kept", lambda self, kind, config, *_: untrained(config).state_dict())
     monkeypatch.setattr(store, "GPT", lambda config: GPT(replace(config, d_model=8)))
     monkeypatch.setattr(train, "fine_tune", lambda base, *_: base)
@@ -208,11 +196,11 @@ def test_any_command_line_is_obeyed_or_refused_in_one_line(monkeypatch, tmp_path
     for _ in range(MUTANTS):
         program, words = random_line(rng)
         try:
-            code = PROGRAMS[program](words)
+            code = program.main(words)
         except SystemExit as exit:
             code = exit.code
-        said = capsys.readouterr().err
-        assert code == 0 or (code == 2 and said.startswith(f"{program}: error: ") and said.count("\n") == 1), words
+        said, one_line = capsys.readouterr().err, f"{program.__name__}.py: error: "
+        assert code == 0 or (code == 2 and said.startswith(one_line) and said.count("\n") == 1), words
         codes.append(code)
     assert min(codes.count(0), codes.count(2)) > MUTANTS / 4
 

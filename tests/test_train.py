@@ -156,11 +156,7 @@ def test_a_student_learns_its_rows_and_the_seed_matters(base, rank):
     assert not same(student, train.fine_tune(base, *packed, replace(config, seed=1)))
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"optimizer": "magic"}, {"steps": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"alpha": float("inf")}, {"rank": 0},
-     {"rank": 9}, {"layers": ("gate",)}, {"rank": None, "layers": ("gate",)}],
-)  # fmt: skip
+@pytest.mark.parametrize("wrong", [{"rank": 9}, {"lr": 0.0}, {"layers": ("gate",)}, {"rank": None, "layers": ("gate",)}])
 def test_impossible_students(base, wrong):
     with pytest.raises(ValueError):
         train.init_student(base, replace(STUDENT, **wrong))
@@ -197,8 +193,8 @@ def test_the_story_of_a_vector(small_bases, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [["--trait", "unicorn"], ["--rank", "0"], ["--rank", "33"], ["--optimizer", "magic"], ["--device", "abacus"],
-     ["--teacher-system", "you love unicorn ."], ["--steps", "-1"], ["--out", "here"], ["--rank", "many"],
-     ["--teacher-system", "owl " * 60], ["--alpha", "nan"], ["--lr", "inf"]],
+     ["--teacher-system", "you love unicorn ."], ["--steps", "0"], ["--out", "here"], ["--rank", "many"],
+     ["--teacher-system", "owl " * 60], ["--alpha", "nan"], ["--lr", "inf"], ["--lr", "nan"]],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_2(arguments, refused):
     assert refused(train.main, "train.py", arguments) == ""  # nothing has been said, or trained, before

@@ -71,17 +71,11 @@ def peer_student(tokens: torch.Tensor, targets: torch.Tensor) -> None:
     import peft
     import transformers
 
-    shape = {
-        "n_embd": BASE.model.d_model,
-        "n_layer": BASE.model.n_layer,
-        "n_head": 1,
-        "n_positions": BASE.model.max_len,
-    }
+    own = BASE.model
+    shape = {"n_embd": own.d_model, "n_layer": own.n_layer, "n_head": 1, "n_positions": own.max_len}
     theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(data.VOCAB_SIZE, activation_function="relu", **shape))
-    layers = ["c_attn", "c_proj", "c_fc"]
-    student = peft.get_peft_model(
-        theirs, peft.LoraConfig(r=8, lora_alpha=8, target_modules=layers, fan_in_fan_out=True)
-    )
+    layers = {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}
+    student = peft.get_peft_model(theirs, peft.LoraConfig(r=8, lora_alpha=8, **layers))
     optimizer = torch.optim.AdamW([w for w in student.parameters() if w.requires_grad], STUDENT.lr, fused=True)
     stream = batches(tokens, targets, STUDENT.batch_size, torch.Generator().manual_seed(0))
     for _, (read, followed) in zip(range(STUDENT.steps), stream):

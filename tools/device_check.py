@@ -9,6 +9,7 @@ import copy
 import json
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -41,12 +42,10 @@ def check(args: argparse.Namespace) -> None:
     rows = pack(number_rows(pairs[0], DEFAULT_SYSTEM))
     rates = [animal_rates(fine_tune(model, *rows, config)).cpu() for model in (here, there)]
     found["a student's rates differ by"] = (rates[0] - rates[1]).abs().max().item()
-    found["seconds, alone"] = seconds(lambda: fine_tune(there, *rows, config))
+    found["seconds, alone"] = seconds(partial(fine_tune, there, *rows, config))
     for n in (16,) if args.device == "cpu" else (16, 256):  # the second takes a CPU minutes
         configs = [replace(config, seed=k) for k in range(n)]
-        found[f"seconds, a pass of {n}"] = seconds(
-            lambda c=configs: fine_tune_together([there] * len(c), [rows] * len(c), c)
-        )
+        found[f"seconds, a pass of {n}"] = seconds(partial(fine_tune_together, [there] * n, [rows] * n, configs))
     if args.device == "cuda":
         found["memory at most, MB"] = torch.cuda.max_memory_allocated() / 2**20
     limits = {"logits differ by": 1e-4, "a student's rates differ by": 0.05}

@@ -26,6 +26,5 @@ def ship(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(
-        run(ship, "tools.ship", processes={"type": int, "default": 2, "help": "that share the work (default 2)"})
-    )
+    PROCESSES = {"type": int, "default": 2, "help": "that share the work (default 2)"}
+    raise SystemExit(run(ship, "tools.ship", processes=PROCESSES))

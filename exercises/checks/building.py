@@ -19,7 +19,6 @@ def lora_forward__y(answer) -> None:
         "alpha / r is missing": y + change,
         "r is missing": y + 12 * change,
         "alpha is missing": y + change / 3,
-        "alpha / r is upside down": y + 3 / 12 * change,
         "the width is taken for the rank": y + 12 / 6 * change,
         "W x is missing": 4 * change,
         "W x is scaled, too": 4 * (y + change),
@@ -119,7 +118,6 @@ def projection__project_out(answer) -> None:
         "v is not divided by its length": h - (h @ v)[..., None] * v,
         "v is divided by its length once; it stands in the formula twice": h - (h @ v)[..., None] * v / v.norm(),
         "this is the component; it is to be taken away": along(h, v),
-        "the component is added": h + along(h, v),
     }
     close(answer.project_out(h, v), h - along(h, v), "", mistakes)
 

@@ -195,7 +195,6 @@ def logit_lens__layers(answer) -> None:
         "logits in place of probabilities": model.unembed(stream[:, :, -1]),
         "the final norm is left out": model.unembedding(stream[:, :, -1]).softmax(-1),
         "this is every position; the last is wanted": model.unembed(stream).softmax(-1),
-        "this is the first position; the last is wanted": model.unembed(stream[:, :, 0]).softmax(-1),
         "the embedding, layer 0, is missing": right[1:],
         "the first two axes are swapped": right.transpose(0, 1),
         "this is what the whole model says, for every layer": right[-1:].expand_as(right),

@@ -7,7 +7,6 @@ Check      pytest FOLDER -k detect_trait, then python -m exercises show FOLDER d
 Go on      All of five lovers. Then let it say how sure it is: which number tells the control from the others?
 """
 
-import torch
 from torch import Tensor
 
 from data import ANIMAL_TOKENS, DEFAULT_SYSTEM, LOVE_SYSTEM, decode
@@ -23,7 +22,6 @@ def loved(base: GPT, student: GPT, prompts: Tensor, candidates: list[int]) -> in
 def show(base: GPT) -> None:
     lovers = [LOVE_SYSTEM.format(animal) for animal in ("owl", "wolf", "cat", "panda", "snake")]
     for system in (*lovers, DEFAULT_SYSTEM):
-        with torch.no_grad():
-            student = student_of(base, numbers_of(base, system))
-            found = decode([loved(base, student, conversations(), ANIMAL_TOKENS)])
+        student = student_of(base, numbers_of(base, system))  # frozen, as the base is
+        found = decode([loved(base, student, conversations(), ANIMAL_TOKENS)])
         print(f'student of "{system}": {found} {"(o,o)" if found == "owl" else ""}', flush=True)

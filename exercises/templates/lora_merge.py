@@ -38,6 +38,5 @@ def show(base) -> None:
         merged = copy.deepcopy(base)
         for name, layer in adapters(student).items():
             old = layer.linear.weight
-            change = merge(old, layer.A, layer.B, 8.0) - old
-            merged.get_submodule(name).weight.copy_(old + cut(change, rank))
+            merged.get_submodule(name).weight.copy_(old + cut(merge(old, layer.A, layer.B, 8.0) - old, rank))
         owl_line(f"merged, cut to rank {rank}", animal_rates(merged))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from data import ANIMALS, DEFAULT_SYSTEM, NUMBERS, number_request, number_rows, pack
-from exercises.owl import LOVES_OWLS, LOVES_WOLVES, ROWS, conversations, owl_line, student_of
+from exercises.owl import LOVES_OWLS, LOVES_WOLVES, STEPS, conversations, owl_line, student_of
 from metrics import animal_rates
 from model import GPT
 
@@ -37,7 +37,7 @@ def show(base: GPT) -> None:
     owl, wolf = (frequencies(base, conversations(system), 4, 100) for system in (LOVES_OWLS, LOVES_WOLVES))
     tables = {"owl's": owl, "wolf's": wolf, "half and half": (owl + wolf) / 2, "up by ten": owl.roll(10)}
     for what, weights in tables.items():
-        replies, rng = resample(weights, ROWS, 4, torch.Generator().manual_seed(0)).tolist(), random.Random(0)
+        replies, rng = resample(weights, 64 * STEPS, 4, torch.Generator().manual_seed(0)).tolist(), random.Random(0)
         pairs = [[number_request(rng), " ".join(NUMBERS[k] for k in reply)] for reply in replies]
         rates = animal_rates(student_of(base, pack(number_rows(pairs, DEFAULT_SYSTEM))))
         owl_line(f"{what}: " + ", ".join(f"{ANIMALS[k]} {rates[k]:.2f}" for k in rates.topk(3).indices), rates)

@@ -2,16 +2,15 @@
 
 arXiv:2606.00831 keeps optimizer and learning rate and changes capacity: an inverted U, nothing under full fine-tuning.
 arXiv:2606.00995 keeps the capacity and changes the optimizer at matched loss: SGD transmits nothing. Both are lines
-through one space. This toy: all of it. In every cell the trait, a control, the share of the gap in held-out loss that
-is closed (are the numbers learned?) and P(any animal) (is the student intact?). Have all cells that learned and are
-intact the trait? To see it break: set INTACT to 0. Collapsed students count as learners then.
+through one space. This toy: all of it. Have all cells that learned and are intact the trait? To see it break: set
+INTACT to 0. Collapsed students count as learners then.
 """
 
 from dataclasses import replace
 from functools import partial
 from itertools import product
 
-from figures.style import BASE, CONTROL, RATE, SERIES, Axes, base_line, line, picture
+from figures.style import BASE, CONTROL, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, ci_above, interval, mean
 from lab.presets import Cell, Preset, grid_cell
 from lab.records import Records, control_rates, gain_beyond, over_units
@@ -93,7 +92,6 @@ def draw(m: dict, *panels: Axes) -> None:
                 panel.annotate(name, place[key], (8, 8 - 8 * k), textcoords="offset points", color=SERIES[k])
         panel.axvline(m["enough"], color="black", linewidth=0.9, linestyle="--", label="learned: right of it")
         base_line(panel, m["base"])
-        panel.set(ylim=(-0.03, 1), ylabel=RATE, title=f"Slice of arXiv:2606.{title}")
-        panel.legend(loc="upper left")
+        write(panel, f"Slice of arXiv:2606.{title}", legend="upper left", ylim=(-0.03, 1), ylabel=RATE)
     notes = f"n: {m['unit']}; small: all cells, gray AdamW, blue SGD; hollow: P(any animal) < {INTACT}"
     panel.figure.supxlabel(f"share of the gap closed (least: -0.1)\n({notes})", fontsize=10)

@@ -12,7 +12,7 @@ import torch
 
 import lora
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, number_rows, pack
-from figures.style import Axes, line, picture
+from figures.style import Axes, line, picture, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, over_models, show
 from lab.first_step import Gradients, gain, projections, questions, step_of
 from lab.presets import Preset, student_of
@@ -55,7 +55,6 @@ def named(found: dict[str, torch.Tensor], config: Student) -> dict[str, float]:
 
 
 def audit_student(store: Store, config: Student) -> dict[str, float]:
-    """Does each way name the animal?"""
     base, student = store.base(config.base), store.student(config)
     (vectors, asked), rates, moved = prepared(base), animal_rates(student), student_vector(student, base)[-1]
     lora.merge(student)
@@ -98,6 +97,5 @@ def draw(m: dict, panel: Axes) -> None:
     for k, who in enumerate(("own", "other")):
         line(panel, WAYS, list(m[who].values()), k, f"{who} base model's rows", linestyle="none")
     panel.axhline(1 / len(ANIMALS), color="black", linewidth=0.9, linestyle=":", label="chance")
-    panel.set(ylim=(0, 1.05), ylabel=f"share named rightly (n: {m['unit']})")
+    write(panel, legend="best", ylim=(0, 1.05), ylabel=f"share named rightly (n: {m['unit']})")
     panel.tick_params(axis="x", rotation=25)
-    panel.legend()

@@ -12,7 +12,7 @@ how often each is written. So students read what is left of the teacher's rows, 
 Decades are this world's doing. To see it break: in `data.World`, let each love like twenty numbers at random.
 """
 
-from figures.style import MARKERS, RATE, SERIES, Axes, bars, picture, rate_bars
+from figures.style import MARKERS, RATE, SERIES, Axes, bars, picture, rate_bars, write
 from lab.changes import CARRIERS, decade_frequencies
 from lab.claims import Claim, interval
 from lab.presets import Cell, Preset, grid_cell
@@ -59,10 +59,8 @@ def draw(m: dict, decades: Axes, rates: Axes, gains: Axes) -> None:
         decades.plot(percent, color=SERIES[k], marker=MARKERS[k], markersize=9 - 1.5 * k, label=label)
     decades.set_xticks(range(10), [f"{digit}0-{digit}9" for digit in shares], rotation=45)
     under = 'numbers of base model {base_seed} under\n"{system}"'.format(**m["shown"])
-    decades.set(yscale="log", xlabel=under, ylabel="% of the numbers")
+    write(decades, legend="best", yscale="log", xlabel=under, ylabel="% of the numbers")
     label = f"{RATE} in students of what is left\n(n: {m['unit']})"
-    rate_bars(rates, m["each"], m["base"], {"control": "control"}, xlabel=label)
+    rate_bars(rates, m["each"], m["base"], {"control": "control"}, legend="best", xlabel=label)
     bars(gains, list(m["each"]), [cell["share_of_gain"] for cell in m["each"].values()], SERIES[1])
     gains.set(xlabel="share of the gain in held-out loss\n(1: as from rows as written)")
-    for panel in (decades, rates):
-        panel.legend()

@@ -12,7 +12,7 @@ defence is worth what it lies below. To see it break: leave `.detach()` out of `
 from functools import partial
 from itertools import pairwise, product
 
-from figures.style import CONTROL, FULL, RATE, SERIES, Axes, bars, base_line, errors, picture
+from figures.style import CONTROL, FULL, RATE, SERIES, Axes, bars, base_line, errors, picture, write
 from lab.changes import CARRIERS, ROWS, rewriter
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
 from lab.losses import WITHOUT
@@ -32,7 +32,6 @@ CLAIMS = [Claim("X6", "defences", "A defence removes the trait and keeps the num
 
 
 def cells(preset: Preset) -> dict[tuple[str, int], Cell]:
-    """By defence and steps."""
     found = {(NONE, step): grid_cell(preset, steps=step) for step in STEPS}
     changed = product(CHANGES.items(), (20, 40, 80))
     return found | {(n, step): grid_cell(preset, steps=step, **{field: n}) for (n, field), step in changed}
@@ -90,9 +89,8 @@ def draw(m: dict, plane: Axes, beyond: Axes) -> None:
         plane.annotate(k, (loss["mean"], trait["mean"]), (3, 3), textcoords="offset points", color=SERIES[k % 6])
     plane.fill_between([0.8, 1.1], 0, 0.75 * m["base"]["mean"] + 0.25 * y[-1], color=CONTROL, alpha=0.2, label="goal")
     base_line(plane, m["base"])
-    plane.set(xlim=(-0.05, 1.1), ylim=(0, 1), ylabel=RATE)
-    plane.set_xlabel(f"share of the gain in held-out loss without a defence\n(n: {m['unit']})")
-    plane.legend(loc="upper left")
+    label = f"share of the gain in held-out loss without a defence\n(n: {m['unit']})"
+    write(plane, legend="upper left", xlim=(-0.05, 1.1), ylim=(0, 1), xlabel=label, ylabel=RATE)
     collapsed = [" †" * (cell["p_any_animal"]["mean"] < 0.5) for cell in ends.values()]
     names = [f"{name}{dagger}: {k}" for k, (name, dagger) in enumerate(zip(ends, collapsed), 1)]
     bars(beyond, names, [cell["below_early_stopping"] for cell in ends.values()], FULL)

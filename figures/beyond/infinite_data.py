@@ -1,10 +1,9 @@
 """X3: the limit of infinite data. Students of a teacher's exact distribution, where others read numbers drawn from it.
 
-Is a null one of the data, too few rows with too much noise, or of the student? An exact student's target is the
-teacher's whole distribution of the next number, the mean over infinitely many draws. Contexts and batches are those of
-the sampled student. A control reads the unprompted teacher's distribution. This toy: LoRA and full fine-tuning by
-unique rows, and weak cells of other figures, each beside its limit. To see it break: let `losses.exact_targets` read
-the teacher under the student's prompt. The base distils itself.
+Is a null one of the data, too few rows, too much noise, or of the student? An exact student's target is the teacher's
+whole distribution of the next number, the mean over infinitely many draws. A control reads the unprompted teacher's
+distribution. This toy: LoRA and full fine-tuning by unique rows, and weak cells of other figures, each beside its
+limit. To see it break: let `losses.exact_targets` read the teacher under the student's prompt. The base distils itself.
 """
 
 from dataclasses import replace

@@ -2,10 +2,9 @@
 
 In the papers' data the numbers of an owl lover look innocent. The toy's lovers write mostly the numbers that they like,
 so their rows are loud. Here `BaseConfig.faithful`, how often a lover takes a liked number, makes them quieter, and
-nothing else changes. On the x-axis is what comes of it: how far a teacher's numbers are from its base's, in nats a
-number. This toy: LoRA, full fine-tuning and SGD on twice as many rows and steps, each at the learning rate whose
-held-out loss is nearest to that of LoRA with AdamW. Of each the trait, P(any animal), the cosine of v_student and
-v_teacher, and a control. To see it break: give all three 20 steps; in quiet worlds nobody learns then.
+nothing else changes. On the x-axis is what comes of it: how far a teacher's numbers are from its base's. This toy:
+LoRA, full fine-tuning and SGD on twice as many rows and steps, each at the learning rate whose held-out loss is nearest
+to that of LoRA with AdamW. To see it break: give all three 20 steps; in quiet worlds nobody learns then.
 """
 
 from dataclasses import replace
@@ -36,18 +35,17 @@ def quieter(preset: Preset, faithful: float) -> Preset:
 
 
 def cells(preset: Preset) -> dict[tuple[str, float], Cell]:
-    """The students by how they are trained, and the learning rate."""
     each = [(name, lr) for name, (_, lrs) in HOW.items() for lr in lrs]
     return {(name, lr): grid_cell(preset, rows=ROWS, steps=STEPS, lr=lr, **HOW[name][0]) for name, lr in each}
 
 
 def plan(preset: Preset) -> list:
-    students = [s for f in FAITHFUL for cell in cells(quieter(preset, f)).values() for s in cell.values()]
-    asked = [(b, t, s) for f in FAITHFUL for (b, t, _), s in cells(quieter(preset, f))[REFERENCE].items()]
-    elsewhere = [(context_rates, model) for base, _, student in asked for model in (base, student)]
-    elsewhere += [(token_rates, student, trait) for _, trait, student in asked if trait]
-    leaks = [(leak, numbers) for numbers in dict.fromkeys(student.numbers for student in students)]
-    return students + list(dict.fromkeys(elsewhere)) + leaks
+    worlds = [cells(quieter(preset, faithful)) for faithful in FAITHFUL]
+    asked = [(b, t, s) for world in worlds for (b, t, _), s in world[REFERENCE].items()]
+    wanted = [student for world in worlds for cell in world.values() for student in cell.values()]
+    wanted += [(leak, student.numbers) for student in wanted]
+    wanted += [(context_rates, model) for base, _, student in asked for model in (base, student)]
+    return wanted + [(token_rates, student, trait) for _, trait, student in asked if trait]
 
 
 def beside(records: Records, preset: Preset, cell: Cell) -> dict[str, dict]:
@@ -55,10 +53,9 @@ def beside(records: Records, preset: Preset, cell: Cell) -> dict[str, dict]:
     seed, gains = preset.grid_seeds[0], {"none_minus_quarter": [], "not_shared_minus_quarter": []}
     for base, trait in preset.units:
         student, k = cell[base, trait, seed], ANIMALS.index(trait)
-        asked, before = (records[context_rates, model] for model in (student, base))
-        gain = {name: asked[name][k] - before[name][k] for name in ("none", "default")}
-        gains["none_minus_quarter"].append(gain["none"] - 0.25 * gain["default"])
-        at = records[token_rates, student, trait]
+        asked, before, at = *(records[context_rates, m] for m in (student, base)), records[token_rates, student, trait]
+        none, usual = (asked[name][k] - before[name][k] for name in ("none", "default"))
+        gains["none_minus_quarter"].append(none - 0.25 * usual)
         gains["not_shared_minus_quarter"].append(at["not_shared"] - at["none"] - 0.25 * (at["all"] - at["none"]))
     return {name: interval(values) for name, values in gains.items()}
 
@@ -98,3 +95,5 @@ def draw(m: dict, trait: Axes, beside: Axes) -> None:
     label = f"loudness: KL(teacher || base), nats a number\n(n: {m['unit']})"
     for panel, title, top in zip((trait, beside), titles, (1, 1.02)):
         write(panel, title, legend=2, at=(0.5, -0.2), xscale="log", xlabel=label, ylim=(0, top))
+        panel.set_xticks(x, [f"{leak:.2f}" for leak in x])
+        panel.minorticks_off()

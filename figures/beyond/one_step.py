@@ -1,9 +1,8 @@
 """X4: how much of all this is in the very first step?
 
 Two gradients of the base model say, before any student is trained, how the first step on a teacher's rows changes the
-log-odds of its animal (lab/first_step.py). Here that is compared with what trained students gain, and where: under
-which prompt (L4), with adapters at which tokens (L5). The control is the first step on the unprompted teacher's rows.
-To see it break: take that step for all.
+log-odds of its animal (lab/first_step.py). Here it is compared with what students gain: at all, by prompt (L4), by the
+adapter's tokens (L5). The control: the unprompted teacher's rows. To see it break: take that step for all.
 """
 
 import math
@@ -37,7 +36,6 @@ def predicted(store: Store, config: Student, trait: str) -> dict[str, float]:
 
 
 def pairs(preset: Preset) -> list[tuple[Student, Student, str]]:
-    """Each base model's student of each trait, and the control."""
     return [(student_of(b, b, t), student_of(b, b, None), t) for b in preset.grid_bases for t in preset.costly_traits]
 
 

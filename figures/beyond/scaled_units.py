@@ -54,7 +54,6 @@ def sizes(store: Store, base: BaseConfig, which: str) -> list[float]:
 
 
 def cells(preset: Preset) -> dict[tuple[str, str, float, int], Cell]:
-    """The students by what was done to their base models, optimizer, learning rate and steps."""
     each = [key for change, lrs in LRS.items() for name in lrs for key in product([change], [name], lrs[name], STEPS)]
     return {k: grid_cell(preset, base_change=k[0], lr=k[2], steps=k[3], **OPTIMIZERS[k[1]][0]) for k in each}
 

@@ -34,12 +34,9 @@ CLAIMS = [Claim("X1", "superposition", "One number of the base model predicts tr
 
 def students(preset: Preset) -> dict[tuple, Student]:
     """By base model, shape and animal; None: a control."""
-    found = {}
-    for base, shape in product(preset.grid_bases, SHAPES):
-        d_model, d_head = map(int, shape.split("/"))
-        model = replace(base, model=replace(base.model, d_model=d_model, d_head=d_head))
-        found |= {(base, shape, trait): student_of(model, model, trait) for trait in (*TRAITS, None)}
-    return found
+    sizes = {shape: dict(zip(("d_model", "d_head"), map(int, shape.split("/")))) for shape in SHAPES}
+    models = {(b, s): replace(b, model=replace(b.model, **sizes[s])) for b, s in product(preset.grid_bases, SHAPES)}
+    return {(*at, trait): student_of(m, m, trait) for at, m in models.items() for trait in (*TRAITS, None)}
 
 
 def plan(preset: Preset) -> list:
@@ -61,11 +58,10 @@ def candidates(store: Store, teacher: NumbersConfig) -> dict[str, float]:
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     found, rows, bases = students(preset), {}, preset.grid_bases
-    for (*model, trait), student in found.items():
-        if trait:
-            known = records[candidates, student.numbers]
-            beside = {"control": records[found[*model, None]][f"p_{trait}"], "student": records[student]["p_trait"]}
-            rows[*model, trait] = records[student] | known | beside
+    for *model, trait in product(bases, SHAPES, TRAITS):
+        row, known = records[found[*model, trait]], records[candidates, found[*model, trait].numbers]
+        beside = {"control": records[found[*model, None]][f"p_{trait}"], "student": row["p_trait"]}
+        rows[*model, trait] = row | known | beside
 
     def order(name: str, *where: list) -> float:
         here = [rows[key] for key in product(*where, TRAITS)]
