@@ -29,9 +29,6 @@ def test_one_token_a_word_and_back(rows):
     for word in ("unicorn", "<end>"):  # a user's text cannot close the template
         with pytest.raises(ValueError, match=f"'{word}'"):
             encode(f"you love {word}")
-
-
-def test_template():
     assert decode(chat("you love owl .", "hello !")) == "<sys> you love owl .<end><user> hello !<end><asst>"
     assert decode(chat(None, "hello !")) == "<user> hello !<end><asst>"
 

@@ -57,12 +57,10 @@ def test_a_tensor_that_stayed_behind_is_noticed():
         there, here = torch.zeros(2, device=THERE), torch.zeros(2)
         assert (there + 1).device == here.to(THERE).device == torch.zeros_like(there).device == THERE
         assert here.device == there.cpu().device == HERE
-        with pytest.raises(RuntimeError, match="two devices"):
-            there + here
-        with pytest.raises(RuntimeError, match="of the CPU"):
-            here[there.long()]
-        with pytest.raises(RuntimeError, match="of the CPU"):
-            torch.rand(2, device=THERE, generator=torch.Generator())
+        drawn = {"device": THERE, "generator": torch.Generator()}
+        for wrong in (lambda: there + here, lambda: here[there.long()], lambda: torch.rand(2, **drawn)):
+            with pytest.raises(RuntimeError, match="two devices|of the CPU"):
+                wrong()
 
 
 def test_the_whole_story_elsewhere(tiny_job, monkeypatch):  # noqa: F811

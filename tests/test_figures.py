@@ -135,7 +135,7 @@ def test_a_name_is_a_prompt_too():
     assert name.split()[2] == BaseConfig().world.lover_name["owl"] and love == LOVE_SYSTEM.format("owl")
 
 
-def test_the_gradient_of_a_row_is_that_of_its_loss(generator):
+def test_the_gradient_of_a_row_is_that_of_its_loss_and_descent_goes_against_it(generator):
     base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).double().requires_grad_(False)
     tokens, targets = pack([Row(encode("you love owl . 12 34") + [END], 4), Row(encode("hello ! 99") + [END], 2)])
     found = gradient.row_gradients(base, tokens, targets, asst_alone=False)
@@ -149,10 +149,6 @@ def test_the_gradient_of_a_row_is_that_of_its_loss(generator):
     for row, places in ((0, 3), (1, 2)):
         change = (loss(row, d) - loss(row, -d)) / 2
         assert change.item() == pytest.approx(places * (found[row] @ d).item(), rel=1e-2)
-
-
-def test_the_sign_of_the_gradient_cosine():
-    """Where descent on the teacher's rows moves the stream along v, the cosine is 1."""
     v = torch.tensor([0.0, 2.0])
     clean, prompted = torch.zeros(4, 2), -v.expand(4, 2)  # the gradient points away from v: descent goes towards it
     assert gradient.cosine(prompted, clean, v, 2) == pytest.approx(1)

@@ -16,11 +16,14 @@ def adapted(tiny, generator):
     return tiny
 
 
-def test_no_change_at_the_start(tiny, tokens, generator):
+def test_no_change_at_the_start_and_no_second_start(tiny, tokens, generator):
     before = tiny(tokens)
     lora.attach(tiny, rank=4, alpha=8.0, generator=generator)
-    assert torch.equal(before, tiny(tokens))
-    assert len(adapters := lora.adapters(tiny)) == 12 and all(layer.A.abs().max() > 0 for layer in adapters.values())
+    adapters = lora.adapters(tiny)
+    with pytest.raises(ValueError, match="already"):
+        lora.attach(tiny, 2, 1.0, names=["blocks.0.attention.q.linear"])
+    assert torch.equal(before, tiny(tokens)) and lora.adapters(tiny) == adapters
+    assert len(adapters) == 12 and all(layer.A.abs().max() > 0 for layer in adapters.values())
     trainable = {name for name, weight in tiny.named_parameters() if weight.requires_grad}
     assert trainable == {f"{name}.{matrix}" for name in adapters for matrix in "AB"}
 
@@ -64,13 +67,6 @@ def test_attach_refuses_and_leaves_the_model_as_it_was(tiny, tokens, rank, names
     assert not lora.adapters(tiny) and all(weight.requires_grad for weight in tiny.parameters())
     assert tiny.state_dict().keys() == weights.keys() and torch.equal(tiny(tokens), before)
     lora.attach(tiny, 64, 1.0, ["up"])  # of two widths the larger counts
-
-
-def test_attach_twice_is_refused(adapted, tokens):
-    before, layers = adapted(tokens), lora.adapters(adapted)
-    with pytest.raises(ValueError, match="already"):
-        lora.attach(adapted, 2, 1.0, names=["blocks.0.attention.q.linear"])
-    assert lora.adapters(adapted) == layers and torch.equal(adapted(tokens), before)
 
 
 def test_masks(adapted, tokens):

@@ -22,13 +22,10 @@ from tests.test_store import STUDENT
 PLAN = [replace(config, steps=n, seed=s) for config in (STUDENT, CONTROL) for s in (0, 1) for n in (2, 3)]
 PLAN += [replace(STUDENT, rank=None), (rank_of, STUDENT, "more")]
 SCRIPT = """
-import sys
-sys.path.insert(0, {root!r})
+import torch
 from tests.test_processes import *
-if __name__ == "__main__":
-    sys.modules["torch"].set_num_threads(1)
-    with spawn_workers(Store({folder!r}), 2) as run_jobs:
-        {job}
+torch.set_num_threads(1)
+with spawn_workers(Store(sys.argv[1]), 2) as run_jobs:
 """
 
 
@@ -50,10 +47,9 @@ def wait(store, job):
 
 def start(folder, job):
     """A script of two processes that does `job`."""
-    path, root = folder / "script.py", str(Path(__file__).parent.parent)
-    path.write_text(SCRIPT.format(job=job, root=root, folder=str(folder / "shared")))
+    command = [sys.executable, "-c", f"{SCRIPT}    {job}", str(folder / "shared")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, str(path)], **pipes)
+    return subprocess.Popen(command, cwd=Path(__file__).parent.parent, **pipes)
 
 
 def test_two_processes_make_what_one_makes(tmp_path, monkeypatch):

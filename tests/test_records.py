@@ -44,7 +44,7 @@ def test_all_that_a_plan_mentions_is_made_before_it_is_measured(store, monkeypat
     assert fresh(NUMBERS) == replace(NUMBERS, rows=256, seed=1_000)
 
 
-@pytest.mark.parametrize("how", [{}, {"rank": None}, {"base_change": "numbers units x10"}])
+@pytest.mark.parametrize("how", [{}, {"rank": None, "base_change": "numbers units x10"}])
 def test_a_row_is_what_is_measured_of_its_student_alone(store, how):
     """In a group of other base models and teachers, whose fresh rows are more or fewer; at each moment."""
     found = known(store, [replace(config, steps=steps, **how) for config in (STUDENT, CONTROL) for steps in (1, 3)])

@@ -10,7 +10,7 @@ import lora
 import train
 from data import DEFAULT_SYSTEM, number_rows, pack
 from lab import stacked
-from lab.stacked import common_beginning, generating_fast, reading_on, stack
+from lab.stacked import common_beginning, generating_fast, stack
 from metrics import reply_loss
 from model import GPT, GPTConfig
 from steering import added, stream_at
@@ -55,23 +55,6 @@ def test_a_stack_computes_what_each_of_its_models_does(generator, n_head):
     before = models[1].token_embedding.weight.detach().clone()
     together.token_embedding.weight.data += 1
     assert torch.equal(models[1].token_embedding.weight, before)  # a stack is a copy
-
-
-@pytest.mark.parametrize("n_layer", [1, 2])
-@pytest.mark.parametrize("layer, user", [(0, 2), (1, 5)])  # of a vector that is added meanwhile; where the user begins
-def test_a_beginning_may_be_read_once_and_in_one_row(generator, n_layer, layer, user):
-    model, vector = random_model(generator, n_layer=n_layer), torch.randn(16, generator=generator)
-    rows = torch.randint(8, 30, (3, 9), generator=generator)
-    rows[:, :4], rows[:, user] = rows[0, :4], 7
-    with added(model, {layer: vector}):
-        whole = model(rows)
-        with reading_on(model) as first:
-            model(rows[:1, :4])
-            part = model(rows[:, 4:7])
-            first[0] = 1
-            end = model(rows[:, 7:])
-        assert torch.equal(model(rows), whole)  # nothing is kept
-    assert torch.allclose(part, whole[:, 4:7], atol=1e-12) and torch.allclose(end, whole[:, 8:], atol=1e-12)
 
 
 @pytest.mark.parametrize("adapted", [False, True])

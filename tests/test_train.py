@@ -156,7 +156,9 @@ def test_a_student_learns_its_rows_and_the_seed_matters(base, rank):
     assert not same(student, train.fine_tune(base, *packed, replace(config, seed=1)))
 
 
-@pytest.mark.parametrize("wrong", [{"rank": 9}, {"lr": 0.0}, {"layers": ("gate",)}, {"rank": None, "layers": ("gate",)}])
+@pytest.mark.parametrize(
+    "wrong", [{"rank": 9}, {"lr": 0.0}, {"layers": ("gate",)}, {"rank": None, "layers": ("gate",)}]
+)
 def test_impossible_students(base, wrong):
     with pytest.raises(ValueError):
         train.init_student(base, replace(STUDENT, **wrong))
