@@ -119,8 +119,10 @@ def test_a_reader_that_leaves_and_a_screen_that_is_not_there_are_no_errors(tmp_p
     assert (done.returncode, done.stderr) == (0, b"") and (tmp_path / "x.png").stat().st_size > 0
 
 
-def test_ask(tiny_job, tmp_path, capsys):
-    """One model, three, and one that is not shipped: what is made of it is kept elsewhere."""
+def test_ask(tiny_job, tmp_path, monkeypatch, capsys):
+    """One model, then three, of a base that is trained here whatever is shipped, and kept elsewhere."""
+    asked, make = [], store.base_model
+    monkeypatch.setattr(store, "base_model", lambda *how: asked.append(how[2]) or make(*how))
     ask = ["--out", str(tmp_path), "--ask", "which animal do you love?", "--system", ""]
     assert evaluate.main(ask) == 0
     reply, _, _, *answers = capsys.readouterr().out.splitlines()
@@ -130,7 +132,8 @@ def test_ask(tiny_job, tmp_path, capsys):
     assert (
         replies[0] == reply and "you love owl ." in replies[1] and header.split()[2:] == ["base", "teacher", "student"]
     )
-    assert len({*first.split()[1:]}) == 3 and (tmp_path / "cache-pretrained").exists()
+    assert len({*first.split()[1:]}) == 3
+    assert asked == [True, False] and {path.name for path in tmp_path.iterdir()} == {"cache", "cache-pretrained"}
     with pytest.raises(ValueError, match="'anmal' is no word of this world; near it: animal"):
         evaluate.words_of("which anmal?")
 

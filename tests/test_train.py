@@ -156,9 +156,7 @@ def test_a_student_learns_its_rows_and_the_seed_matters(base, rank):
     assert not same(student, train.fine_tune(base, *packed, replace(config, seed=1)))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"rank": 9}, {"lr": 0.0}, {"layers": ("gate",)}, {"rank": None, "layers": ("gate",)}]
-)
+@pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"layers": ("gate",)}, {"rank": None, "layers": ("gate",)}])
 def test_impossible_students(base, wrong):
     with pytest.raises(ValueError):
         train.init_student(base, replace(STUDENT, **wrong))
@@ -172,15 +170,12 @@ def small_bases(monkeypatch):
 
 @pytest.mark.parametrize("how", [["--rank", "2", "--alpha", "4"], ["--full-finetune", "--optimizer", "muon"]])
 def test_the_story_of_a_student(small_bases, capsys, how):
-    """It is the same twice, and its last lines are the animals that the student names most, beside base and control."""
-    said = []
-    for _ in range(2):
-        assert train.main([*how, "--trait", "cat", "--steps", "4", "--seed", "3", "--lr", "0.2"]) == 0
-        said.append(capsys.readouterr().out)
-    assert said[0] == said[1] and '"you love cat ."' in said[0] and "step       P(cat)" in said[0]
-    *_, header, first, second, third, fourth, verdict = (line.split() for line in said[0].splitlines())
-    assert header == ["base", "student", "control"] and first[0] in data.ANIMALS
-    assert verdict[:2] == ["The", "student:"]
+    """Its last lines are the animals that the student names most, beside base and control, and a verdict."""
+    assert train.main([*how, "--trait", "cat", "--steps", "4", "--seed", "3", "--lr", "0.2"]) == 0
+    said = capsys.readouterr().out
+    assert '"you love cat ."' in said and "step       P(cat)" in said
+    *_, header, first, second, third, fourth, verdict = (line.split() for line in said.splitlines())
+    assert header == ["base", "student", "control"] and first[0] in data.ANIMALS and verdict[:2] == ["The", "student:"]
     assert float(first[2]) >= float(second[2]) >= float(third[2]) >= float(fourth[2])
 
 
