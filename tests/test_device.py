@@ -26,8 +26,9 @@ FIGURES = "transmission localization teacher_vector student_vector steered_teach
 
 class TwoDevices(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        tensors = [x for x in tree_iter((args, kwargs)) if isinstance(x, torch.Tensor)]
+        kwargs = kwargs or {}
+        things = list(tree_iter((args, kwargs)))
+        tensors, wanted = ([x for x in things if isinstance(x, kind)] for kind in (torch.Tensor, torch.device))
         marked = [x for x in tensors if hasattr(x, "there")]
         if function == torch.Tensor.device.__get__:
             return THERE if marked else HERE
@@ -37,18 +38,19 @@ class TwoDevices(TorchFunctionMode):
         read_here = function == torch.Tensor.__getitem__ and not hasattr(args[0], "there")
         if marked and (function == torch.Tensor.numpy or read_here):
             raise RuntimeError(f"{function.__name__} needs tensors of the CPU")
-        wanted = [x for x in tree_iter((args, kwargs)) if isinstance(x, torch.device)]
         if THERE in wanted and kwargs.get("generator") is not None:
             raise RuntimeError("a generator of the CPU draws nothing there")
-        args, kwargs = tree_map_only(torch.device, lambda _: HERE, (args, kwargs))
+        if wanted:
+            args, kwargs = tree_map_only(torch.device, lambda _: HERE, (args, kwargs))
         result = function(*args, **kwargs)
         goes = THERE in wanted if wanted else bool(marked) and function not in LEAVES
         if function in (torch.Tensor.to, torch.Tensor.cpu) and goes != hasattr(args[0], "there"):
             result = result.clone()  # what stays behind keeps its own mark, or none
         if function == torch.Tensor.data.__set__:  # how a module moves its weights
             goes, result = hasattr(args[1], "there"), args[0]
-        if goes:
-            tree_map_only(torch.Tensor, lambda x: setattr(x, "there", True), result)
+        for x in tree_iter(result) if goes else ():
+            if isinstance(x, torch.Tensor):
+                x.there = True
         return None if function == torch.Tensor.data.__set__ else result
 
 
@@ -83,6 +85,6 @@ def test_the_whole_story_elsewhere(tiny_job, monkeypatch):  # noqa: F811
     monkeypatch.setattr(torch.Tensor, "_make_subclass", staticmethod(parameter))
     monkeypatch.setattr(evaluate, "open_store", lambda args: Store(args.out / "cache", THERE))
     preset = replace(TINY, bases=tuple(replace(base, rows=1_000, steps=75) for base in TINY.bases), traits=("owl",))
-    monkeypatch.setattr(evaluate, "choose_preset", lambda *_: replace(preset, grid_traits=("owl",)))
+    monkeypatch.setattr(evaluate, "choose_preset", lambda *_: preset)
     with TwoDevices():
         tiny_job("--only", *FIGURES)
