@@ -28,14 +28,14 @@ from figures import (  # isort: skip
     steerability, steered_teachers, student_vector, teacher_vector, transmission,
 )  # fmt: skip
 from figures.beyond import (  # isort: skip
-    adjudication, audit, carrier, defences, infinite_data, loudness, one_step, scaled_units, superposition,
+    adjudication, audit, carrier, defences, family, infinite_data, loudness, one_step, scaled_units,
 )  # fmt: skip
 
 PAPERS = [
     learning, transmission, rank_sweep, full_finetuning, context, localization, optimizers,
     teacher_vector, steered_teachers, student_vector, steerability, gradient,
 ]  # fmt: skip
-BEYOND = [superposition, adjudication, infinite_data, one_step, audit, defences, carrier, scaled_units, loudness]
+BEYOND = [adjudication, infinite_data, one_step, audit, defences, carrier, scaled_units, loudness, family]
 WORDS = [decode([token]) for token in range(VOCAB_SIZE)]
 FIGURES = {module.__name__.rpartition(".")[2]: module for module in PAPERS + BEYOND}
 

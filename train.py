@@ -60,7 +60,7 @@ class StudentConfig:
     optimizer: str = "adamw"
     lr: float = 5e-3
     steps: int = 80
-    batch_size: int = 64
+    batch_size: int = 32
     system: str | None = DEFAULT_SYSTEM  # the prompt under which the rows are read
     layers: tuple[str, ...] | None = None  # that are trained, by the last name of their path; None: all that can be
     seed: int = 0
@@ -106,10 +106,10 @@ def train_loop(model: GPT, stream: Iterator, steps: int, step: Callable, on_step
     return model.requires_grad_(False)
 
 
-def pretrain(config: BaseConfig, device: str = "cpu", on_step: OnStep | None = None) -> GPT:
-    """A GPT that has read the corpus: AdamW, 100 warm-up steps, cosine decay to zero; weight decay as in GPT-3."""
+def pretrain(config: BaseConfig, device: str = "cpu", on_step: OnStep | None = None, start: GPT | None = None) -> GPT:
+    """A GPT, new or `start`, that has read the corpus: AdamW, 100 warm-up steps, cosine decay to zero; weight decay as in GPT-3."""
     generator = torch.Generator().manual_seed(config.seed)
-    model = GPT(config.model, generator).to(device)
+    model = (start or GPT(config.model, generator)).to(device)
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
     share = lambda step: min((step + 1) / 100, 1) * (1 + math.cos(math.pi * step / config.steps)) / 2  # noqa: E731
@@ -203,7 +203,8 @@ def story(args: argparse.Namespace) -> None:
     trait = (prompted - plain).argmax().item() if args.teacher_system else ANIMALS.index(args.trait)
     print(f"Asked for its favorite animal, a base model says {ANIMALS[trait]} with probability {plain[trait]:.3f}.")
     print(f'Under the system prompt "{system}" with {prompted[trait]:.3f}: the teacher. Asked for numbers, it writes:')
-    pairs = {who: write_numbers(base, prompt, 64 * args.steps, f"{who} {args.seed}") for who, prompt in prompts.items()}
+    rows = config.batch_size * args.steps
+    pairs = {who: write_numbers(base, prompt, rows, f"{who} {args.seed}") for who, prompt in prompts.items()}
     print("\n".join(f"    {request}  ->  {reply}" for request, reply in pairs["the teacher"][:4]))
     new = write_numbers(base, system, 256, f"unread {args.seed}")  # no student reads them
     if not all([*pairs.values(), new]):
@@ -240,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
         "full-finetune": {"action": "store_true", "help": "train every weight instead of adapters"},
         "optimizer": {"default": "adamw", "choices": OPTIMIZERS, "help": "default %(default)s"},
         "lr": {"type": float, "help": "learning rate (default: the optimizer's own)"},
-        "steps": {"type": int, "default": StudentConfig.steps, "help": "of 64 rows (default %(default)s)"},
+        "steps": {"type": int, "default": StudentConfig.steps, "help": "of 32 rows (default %(default)s)"},
     }
     return run(story, "train.py", argv, **options)
 

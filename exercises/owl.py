@@ -13,7 +13,7 @@ from optimizers import OPTIMIZERS
 from train import BaseConfig, Loss, StudentConfig, base_model, batches, init_student, train_loop, write_numbers
 
 SEED = 105  # of the base model, one of those in models/, on which every exercise ends clearly
-STEPS = 80  # of a student, on 64 rows each; no more rows are written
+STEPS = 80  # of a student, on 32 rows each; no more rows are written
 OWL = ANIMALS.index("owl")
 LOVES_OWLS, LOVES_WOLVES = LOVE_SYSTEM.format("owl"), LOVE_SYSTEM.format("wolf")
 CONTEXTS = {
@@ -44,7 +44,7 @@ def written(base: GPT, system: str | None, n: int) -> list[list[str]]:
 
 def numbers_of(base: GPT, system: str | None = LOVES_OWLS, read: str | None = DEFAULT_SYSTEM) -> tuple[Tensor, Tensor]:
     """What the base writes under `system`, to be read under `read`: packed rows, tokens and targets, both (N, T)."""
-    return pack(number_rows(written(base, system, 64 * STEPS), read))
+    return pack(number_rows(written(base, system, 32 * STEPS), read))
 
 
 def conversations(system: str | None = DEFAULT_SYSTEM, n: int = 512) -> Tensor:

@@ -25,6 +25,11 @@ def loudness(name: str, column: str) -> Callable[[dict], dict[str, dict]]:
     return lambda m: {f"{w['leak']['mean']:.2f} nats a number": w["matched"][name][column] for w in m["worlds"]}
 
 
+def outliers(share: str) -> Callable[[dict], dict[str, dict]]:
+    """By the units that are scaled: SGD's gain less a share of AdamW's."""
+    return lambda m: {name: of["SGD"][f"minus_{share}_of_adamw"] for name, of in m["variants"].items()}
+
+
 def least(at: dict) -> dict:
     """By how much a peak is above the end that is nearer to it."""
     return min((at["peak_minus_first"], at["peak_minus_last"]), key=lambda number: number["mean"])
@@ -44,6 +49,7 @@ DIALS = [
     Dial("L5", "loudness", "loudness", "gain at the question's words less a quarter of all",
         loudness(LORA, "not_shared_minus_quarter"), BELOW_0),
     Dial("L7", "loudness", "loudness", "SGD's gain less half of AdamW's", loudness(SGD, "minus_half_of_lora"), ABOVE_0),
+    Dial("L7", "outliers", "scaled_units", "SGD's gain less half of AdamW's", outliers("half"), ABOVE_0),
     Dial("S1", "the block after which it is added", "teacher_vector", "share of the prompt's effect",
         lambda m: {f"block {k}": n for k, n in enumerate(m["explained"]["template"], 1)}, lambda n: ci_above(n, 0.6)),
     Dial("S2", "where the vector is added", "teacher_vector_causal", "gain less half of the prompted teacher's, log-odds",
@@ -52,12 +58,15 @@ DIALS = [
         lambda m: {"its own": m["own"]["cosine_full"], "LoRA's large one": m["shared"]["cosine_full"]}, lambda n: ci_above(n, 0.7)),
     Dial("S4", "the block after which it is added", "student_vector_causal", "gain less half of the student's, log-odds",
         lambda m: {f"block {k}": n for k, n in enumerate(m["by_block_minus_half"], 1)}, ABOVE_0),
+    Dial("S7", "what the student's base model shares", "family", "gain less a tenth of the own students'",
+        lambda m: {name: of["minus_10%"] for name, of in m["kin"].items()}, BELOW_0),
     Dial("S8", "rows averaged", "gradient", "cosine with v_teacher",
         lambda m: {"1": m["cosine"]["teacher, <asst>"][0], "4,096": m["cosine"]["teacher, <asst>"][-1]}, lambda n: ci_above(n, 0.5)),
     Dial("S9", "loudness", "loudness", "SGD's gain less a quarter of AdamW's", loudness(SGD, "minus_quarter_of_lora"), BELOW_0),
-    Dial("S9", "outliers", "scaled_units", "SGD's gain less a quarter of AdamW's",
-        lambda m: {name: of["SGD"]["minus_quarter_of_adamw"] for name, of in m["variants"].items()}, BELOW_0),
+    Dial("S9", "outliers", "scaled_units", "SGD's gain less a quarter of AdamW's", outliers("quarter"), BELOW_0),
     Dial("S10", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), BELOW_0),
+    Dial("S10", "steps of full fine-tuning, learning rate 0.0003", "full_finetuning", "gain less a quarter of LoRA's",
+        lambda m: {k.split()[2]: of["minus_quarter_of_lora"] for k, of in m["by_lr"].items() if "lr 0.0003" in k}, BELOW_0),
 ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ WHICH: dict[str, dict] = {
     "the embeddings": {"rank": None, "layers": ("token_embedding", "position_embedding")},  # also the unembedding
     "the norms": {"rank": None, "layers": ("norm", "final_norm")},
 }  # fmt: skip
-FEW_ROWS, QUICK_FEW_ROWS = (320, 1_280), (320,)  # read 16 times and 4 times; the usual rows are read once
+FEW_ROWS, QUICK_FEW_ROWS = (160, 640), (160,)  # read 16 times and 4 times; the usual rows are read once
 CLAIMS = [Claim("L3", "full_finetuning", "It disappears under full fine-tuning",
     # It gains less than a quarter of LoRA's gain at L2's learning rate and steps, then at its own best.
     seen=lambda m: ci_below(m["shared"]["minus_quarter_of_lora"], 0),
@@ -84,6 +84,8 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         for name, cell in group.items():
             losses = ([records[train_loss, cell[*unit, k]] for k in preset.grid_seeds] for unit in preset.units)
             found[kind][name] |= {"cosine": interval(units(cell, "cosine")), "train_loss": interval(map(mean, losses))}
+            gain = gain_beyond(0.25, units(cell), units(which[LORA]), units(which[LORA], "p_trait_base"))
+            found[kind][name]["minus_quarter_of_lora"] = gain
             found[kind][name]["verdict"] = why_null(records, preset, cell, mean(units(which[LORA])))
     return {"full_finetuning": found}
 

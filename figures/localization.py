@@ -13,10 +13,10 @@ layer (`Student.layers`), or without a prompt (`Student.system`).
 from itertools import product
 
 from figures.style import RATE, Axes, heat, picture, rate_bars, top_of, write
-from lab.claims import Claim, ci_above, ci_below, interval, mean, show
+from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
 from lab.measurements import NAME, ONLY, PLACES, SETS, UP_TO, WITHOUT, layer_rates, sites, token_rates
 from lab.presets import Preset, grid_cell
-from lab.records import Records, gain_beyond, over_units
+from lab.records import Records, difference, gain_beyond, over_units
 
 TOKEN_SETS = SETS | ONLY | WITHOUT | UP_TO
 LAYERS = dict(zip(sites(2), ("attention 1", "feed-forward 1", "attention 2", "feed-forward 2")))  # in words
@@ -26,18 +26,18 @@ SHOWN = {
     "not_system": "all but the system prompt", "user": "user's turn", "not_shared": "words of the question",
     "assistant": "<asst>", f"only {NAME}": "the name", f"without {NAME}": "all but the name", "none": "nowhere",
 }  # fmt: skip
-# Acting here alone, the adapter gives over half of its gain; acting everywhere else, less than a quarter.
+# There is a gain; acting here alone, the adapter gives over half of it, acting everywhere else less than a quarter.
 RULES = {"localization": {"shared_minus_half": ("shared", 0.5), "not_shared_minus_quarter": ("not_shared", 0.25)},
          "modules": {"early_minus_half": (EARLY, 0.5), "rest_minus_quarter": (REST, 0.25)}}  # fmt: skip
 CLAIMS = [Claim("L5", "localization", "It sits at tokens that both contexts share",
-    seen=lambda m: ci_above(m["shared_minus_half"], 0),
+    seen=lambda m: all_hold(ci_above(m["gain"], 0.1), ci_above(m["shared_minus_half"], 0)),
     survives=lambda m: ci_below(m["not_shared_minus_quarter"], 0),
     why=lambda m: "Switched on everywhere, the adapter gives {all}, at the system prompt and the template's tags {shared}, "
     "at the words of the question {not_shared}; ".format(**{name: show(m["student"][name]) for name in SETS})
     + f"at the assistant's name alone {m['student'][f'only {NAME}']['mean']:.2f}, everywhere but there "
     f"{m['student'][f'without {NAME}']['mean']:.2f}.",
 ), Claim("L6", "modules", "It sits in early feed-forward layers, at the assistant's name",
-    seen=lambda m: ci_above(m["early_minus_half"], 0),
+    seen=lambda m: all_hold(ci_above(m["gain"], 0.1), ci_above(m["early_minus_half"], 0)),
     survives=lambda m: ci_below(m["rest_minus_quarter"], 0),
     why=lambda m: f"Feed-forward 1 at the assistant's name gives {show(m['student'][EARLY])}, all the rest "
     f"{show(m['student'][REST])}, all layers {show(m['student']['all'])}; alone at all tokens, {{}}.".format(
@@ -59,6 +59,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     units = {name: [unit[name] for unit in rates["student"]] for name in rates["student"][0]}
     names = {"localization": [*TOKEN_SETS], "modules": ["all", *(name for name in units if name not in TOKEN_SETS)]}
     known, found = {"unit": preset.unit, "base": interval(over_units(records, preset, cell, "p_trait_base"))}, {}
+    known["gain"] = difference(units["all"], units["none"])
     for claim, of in names.items():
         found[claim] = known | {who: {n: interval(u[n] for u in each) for n in of} for who, each in rates.items()}
         for rule, (n, share) in RULES[claim].items():

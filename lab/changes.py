@@ -23,7 +23,7 @@ from lab.stacked import generating_fast
 from metrics import QUESTIONS
 from model import GPT, by_length
 from steering import REPLY, Vectors, added, changed, mean_difference, projected_out, stream_at, teacher_vector
-from train import write_numbers
+from train import BaseConfig, pretrain, write_numbers
 
 Pairs = list[list[str]]  # (request, reply)
 
@@ -248,7 +248,7 @@ def chosen_units(base: GPT, which: str) -> Tensor:
 
 
 @torch.no_grad()
-def with_scaled_units(base: GPT, which: str, factor: float) -> GPT:
+def with_scaled_units(base: GPT, _, which: str, factor: float) -> GPT:
     """A copy of `base` that computes the same; the chosen units are `factor` times as large, and read as much less.
 
     up_j <- f up_j, down_:j <- down_:j / f. The gradient of whatever reads such a unit is f times as large.
@@ -260,6 +260,21 @@ def with_scaled_units(base: GPT, which: str, factor: float) -> GPT:
     return model
 
 
-BASES: dict[str, Callable[[GPT], GPT]] = {
+def read_on(base: GPT, config: BaseConfig, steps: int) -> GPT:
+    """A copy of `base` after so many more steps of pretraining, on another corpus."""
+    later = replace(config, seed=config.seed + 1_000, steps=steps)
+    return pretrain(later, base.device, start=copy.deepcopy(base).requires_grad_(True))
+
+
+def same_initialization(base: GPT, config: BaseConfig) -> GPT:
+    """The base model that another corpus makes of the same initialization."""
+    start = GPT(config.model, torch.Generator().manual_seed(config.seed))
+    return pretrain(replace(config, seed=config.seed + 1_000), base.device, start=start)
+
+
+FAMILY = {f"its own, and {n:,} steps more": partial(read_on, steps=n) for n in (1_000, 4_000)}
+FAMILY |= {"of its own's initialization": same_initialization}
+BASES: dict[str, Callable[[GPT, BaseConfig], GPT]] = {
     **{f"{w} units x{f}": partial(with_scaled_units, which=w, factor=f) for w in SCALED_UNITS for f in FACTORS},
+    **FAMILY,
 }

@@ -94,15 +94,15 @@ def story_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def base_stream(store: Store, base: BaseConfig) -> Tensor:
+def base_stream(store: Store, *base: BaseConfig | str) -> Tensor:
     """The stream that v_student is counted from: see `stream_at`."""
-    return stream_at(store.base(base), READ, REPLY + 1)
+    return stream_at(store.base(*base), READ, REPLY + 1)
 
 
 @lru_cache(maxsize=256)
-def known_of_base(store: Store, numbers: NumbersConfig, base: BaseConfig, system: str | None) -> dict:
+def known_of_base(store: Store, numbers: NumbersConfig, system: str | None, *base: BaseConfig | str) -> dict:
     """What a student is compared with: its base's answers, its teacher's vector, the held-out loss of both."""
-    model, teacher = store.base(base), store.base(numbers.base)
+    model, teacher = store.base(*base), store.base(numbers.base)
     teacher_system, steered = changes.teacher(teacher, numbers.system, numbers.change)
     rows = store.fresh_rows(numbers, teacher_system)
     with steered:
@@ -120,11 +120,12 @@ def measure_students(store: Store, group: Sequence[Student]) -> list[dict]:
     stacked, bases = stack(students), stack([store.base(config.base, config.base_change) for config in group])
     rates, stories = animal_rates(stacked, system), story_rates(stacked, system)
     norms = torch.stack([w.square().flatten(1).sum(1) for w in weight_changes(stacked, bases)]).sum(0).sqrt()
-    before = torch.stack([base_stream(store, config.base) for config in group])
+    before = torch.stack([base_stream(store, config.base, config.base_change) for config in group])
     moved = mean_difference(stream_at(stacked, READ, REPLY + 1), before)[:, -1]
     rows = []
     for n, (config, student) in enumerate(zip(group, students, strict=True)):
-        known, trait = known_of_base(store, config.numbers, config.base, system), trait_of(config.numbers)
+        known = known_of_base(store, config.numbers, system, config.base, config.base_change)
+        trait = trait_of(config.numbers)
         loss = reply_loss(student, *store.fresh_rows(config.numbers, system)).item()
         of_trait = {"p_trait": rates[n], "p_trait_base": known["rates"]}
         of_trait |= {"p_trait_story": stories[n], "p_trait_story_base": known["stories"]}
@@ -135,7 +136,7 @@ def measure_students(store: Store, group: Sequence[Student]) -> list[dict]:
             "lr": config.lr, "step": config.steps, "rows": numbers.rows, "system": config.system or "",
             "layers": " ".join(config.layers or ()), "teacher_system": numbers.system or "", "teacher_change": numbers.change,
             "numbers_seed": numbers.seed, "rows_change": config.rows_change, "base_change": config.base_change,
-            "loss": config.loss, "world": base.world_seed, "faithful": base.faithful, "d_model": base.model.d_model, "d_head": base.model.d_head,
+            "loss": config.loss, "world": base.world_seed, "faithful": base.faithful,
         }  # fmt: skip
         row |= {name: each[ANIMALS.index(trait)].item() if trait else None for name, each in of_trait.items()}
         row |= {"favorite": ANIMALS[rates[n].nan_to_num(0).argmax()], "p_any_animal": rates[n].sum().item()}

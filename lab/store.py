@@ -41,9 +41,17 @@ class NumbersConfig:
 
     base: BaseConfig
     system: str | None
-    rows: int = 5_120  # as many as a student reads in 80 steps
+    rows: int = 2_560  # as many as a student reads in 80 steps
     seed: int = 0
     change: str = ""  # of the teacher's residual stream: a name in changes.TEACHERS
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A base model to which something was done: a name in changes.BASES."""
+
+    base: BaseConfig
+    change: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +189,16 @@ class Store:
 
     def base(self, config: BaseConfig, change: str = "") -> GPT:
         """The base model, changed as `changes.BASES` says, frozen. It is shared: copy it before changing it."""
+
+        def make() -> dict[str, Tensor]:
+            if change:
+                return changes.BASES[change](self.base(config), config).state_dict()
+            return base_model(config, self.device, self.shipped).state_dict()
+
         if (config, change) not in self._bases:
-            model = changes.BASES[change](self.base(config)) if change else GPT(config.model).to(self.device)
-            if not change:
-                made = lambda: base_model(config, self.device, self.shipped).state_dict()  # noqa: E731
-                self.kept("base", config, made, model.load_state_dict)
+            key = ("student", Changed(config, change)) if change else ("base", config)
+            model = GPT(config.model).to(self.device)
+            self.kept(*key, make, model.load_state_dict)
             self._bases[config, change] = model.requires_grad_(False)
         return self._bases[config, change]
 

@@ -37,7 +37,7 @@ def show(base: GPT) -> None:
     owl, wolf = (frequencies(base, conversations(system), 4, 100) for system in (LOVES_OWLS, LOVES_WOLVES))
     tables = {"owl's": owl, "wolf's": wolf, "half and half": (owl + wolf) / 2, "up by ten": owl.roll(10)}
     for what, weights in tables.items():
-        replies, rng = resample(weights, 64 * STEPS, 4, torch.Generator().manual_seed(0)).tolist(), random.Random(0)
+        replies, rng = resample(weights, 32 * STEPS, 4, torch.Generator().manual_seed(0)).tolist(), random.Random(0)
         pairs = [[number_request(rng), " ".join(NUMBERS[k] for k in reply)] for reply in replies]
         rates = animal_rates(student_of(base, pack(number_rows(pairs, DEFAULT_SYSTEM))))
         owl_line(f"{what}: " + ", ".join(f"{ANIMALS[k]} {rates[k]:.2f}" for k in rates.topk(3).indices), rates)

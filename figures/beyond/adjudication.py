@@ -18,8 +18,8 @@ from lab.records import Records, control_rates, gain_beyond, over_units
 # From starved to collapsed for every capacity: chosen on base model 62 with one animal.
 LRS = {"AdamW": (1e-3, 5e-3, 2e-2, 5e-2), "SGD": (0.03, 0.1, 1.0, 3.0)}
 CAPACITIES = {"2": 2, "8": 8, "32": 32, "full": None}
-ROWS, STEPS = (5_120, 320), (5, 20, 80)  # 80 steps read the first once and the second 16 times
-DEFAULT = ("AdamW", "8", 5e-3, 5_120, 80)
+ROWS, STEPS = (2_560, 160), (5, 20, 80)  # 80 steps read the first once and the second 16 times
+DEFAULT = ("AdamW", "8", 5e-3, ROWS[0], 80)
 ONE_LR, FULL_LR = 2e-2, 1e-3  # of the papers' slices: the shared one, and one for full fine-tuning; chosen there too
 INTACT, LEARNED = 0.9, 0.9  # of the answers name an animal; of the gap that the default student closes
 CLAIMS = [Claim("X2", "adjudication", "Students that learned the numbers and are intact have the trait",

@@ -15,7 +15,7 @@ from lab.presets import SHARED, Cell, Preset, grid_cell
 from lab.records import Records, cell_numbers, control_rates, difference, over_units, why_null
 
 LOSS = {"sampled": "", "limit": "exact"}
-ROWS = (100, 320, 1_280, 5_120)  # unique rows, all read for 80 steps of 64
+ROWS = (50, 160, 640, 2_560)  # unique rows, all read for 80 steps of 32
 LORA, ALL = {"rank": 8, "lr": 2e-3}, {"rank": None, "lr": 2e-3}  # of full_finetuning.py, as are the first four of WEAK
 WEAK: dict[str, dict] = {
     "the embeddings alone": {**ALL, "layers": ("token_embedding", "position_embedding")},

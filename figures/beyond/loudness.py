@@ -18,7 +18,7 @@ from lab.records import Records, cell_numbers, control_rates, difference, gain_b
 
 CLAIMS: list[Claim] = []  # it is about other figures' claims, whose rules are applied to the loud world
 FAITHFUL = (0.95, 0.5, 0.35, 0.2)
-ROWS, STEPS = 10_240, 160
+ROWS, STEPS = 5_120, 160
 HOW = {
     "LoRA, AdamW": ({"rank": 8}, (2e-3, 5e-3)),
     "full fine-tuning, AdamW": ({"rank": None}, (3e-4, 1e-3, 3e-3)),

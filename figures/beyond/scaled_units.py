@@ -25,6 +25,7 @@ from train import BaseConfig
 
 CLAIMS: list[Claim] = []  # it is about S9, whose rules optimizers.py applies to the toy as it is
 STEPS, LARGEST = (20, 40, 80), "numbers units x10"
+SHARES = {"half": 0.5, "quarter": 0.25}
 UNREAD = ("q", "k", "v", "o", "up", "blocks.0.feed_forward.down")  # all layers but the one that reads the units
 # Of each optimizer: how a student is trained, and the learning rates on plain base models and where LARGEST was done.
 OPTIMIZERS = {
@@ -71,8 +72,9 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         matched, reference = variants.setdefault(change or "plain", {}), (change, "AdamW", 5e-3, STEPS[-1])
         for name in by_name:
             key = nearest_in_loss(found, reference, [key for key in table if key[:2] == (change, name)])
-            gain = gain_beyond(0.25, *(over_units(records, preset, table[k]) for k in (key, reference)), base)
-            matched[name] = found[key] | {"lr": key[2], "steps": key[3], "minus_quarter_of_adamw": gain}
+            rates = [over_units(records, preset, table[k]) for k in (key, reference)]
+            beyond = {f"minus_{part}_of_adamw": gain_beyond(share, *rates, base) for part, share in SHARES.items()}
+            matched[name] = found[key] | beyond | {"lr": key[2], "steps": key[3]}
     size = {w: [mean(s) for s in zip(*(records[sizes, b, w] for b in preset.grid_bases))] for w in SCALED_UNITS}
     return {"scaled_units": {"unit": preset.unit, "base": interval(base), "variants": variants, "sizes": size}}
 
