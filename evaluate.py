@@ -28,14 +28,16 @@ from figures import (  # isort: skip
     steerability, steered_teachers, student_vector, teacher_vector, transmission,
 )  # fmt: skip
 from figures.beyond import (  # isort: skip
-    adjudication, audit, carrier, defences, family, infinite_data, loudness, one_step, scaled_units,
+    adjudication, audit, carrier, defences, family, infinite_data, loudness, one_step, scaled_units, superposition,
 )  # fmt: skip
 
 PAPERS = [
     learning, transmission, rank_sweep, full_finetuning, context, localization, optimizers,
     teacher_vector, steered_teachers, student_vector, steerability, gradient,
 ]  # fmt: skip
-BEYOND = [adjudication, infinite_data, one_step, audit, defences, carrier, scaled_units, loudness, family]
+BEYOND = [
+    superposition, adjudication, infinite_data, one_step, audit, defences, carrier, scaled_units, loudness, family,
+]  # fmt: skip
 WORDS = [decode([token]) for token in range(VOCAB_SIZE)]
 FIGURES = {module.__name__.rpartition(".")[2]: module for module in PAPERS + BEYOND}
 
@@ -120,7 +122,10 @@ def measure_all(args: argparse.Namespace) -> None:
             print(f"base model {base.seed} is not steerable ({rate:.2f}): {why}")
         records = make_and_measure(run_jobs, plan)
         numbers = {name: module.numbers(records, preset) for name, module in chosen.items()}
-        run_jobs(draw, [(chosen[name].draw, numbers[name], folder / f"{name}.png") for name in chosen])
+        drawn = {name: (module.draw, numbers[name]) for name, module in chosen.items()}
+        if "rank_sweep" in chosen:
+            drawn["rank_grid"] = rank_sweep.draw_grid, numbers["rank_sweep"]
+        run_jobs(draw, [(*how, folder / f"{name}.png") for name, how in drawn.items()])
 
     # Only claims that agree in all of this stand in one file.
     identity = {
@@ -151,7 +156,7 @@ def measure_all(args: argparse.Namespace) -> None:
     width = shutil.get_terminal_size((120, 24)).columns
     asked = {claim.id for module in chosen.values() for claim in module.CLAIMS}
     print(f"\n{claims_table([claim for claim in claims if claim['id'] in asked], width)}\n")
-    print(f"wrote {path}, records.csv and, beside them, {', '.join(f'{name}.png' for name in chosen)}")
+    print(f"wrote {path}, records.csv and, beside them, {', '.join(f'{name}.png' for name in drawn)}")
 
 
 def main_job(args: argparse.Namespace) -> None:

@@ -46,8 +46,12 @@ DIALS = [
     Dial("L3", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), BELOW_0),
     Dial("L4", "loudness", "loudness", "gain without a prompt less a quarter of that with it",
         loudness(LORA, "none_minus_quarter"), BELOW_0),
+    Dial("L4", "the prompt it is asked under, adapters on the last values", "context", "gain less a quarter of that under its own",
+        lambda m: m["last_minus_quarter"], BELOW_0),
     Dial("L5", "loudness", "loudness", "gain at the question's words less a quarter of all",
         loudness(LORA, "not_shared_minus_quarter"), BELOW_0),
+    Dial("L5", "what is adapted", "localization", "gain at the question's words less a quarter of all",
+        lambda m: {"all layers": m["not_shared_minus_quarter"], "feed-forward 1": m["first_minus_quarter"]}, BELOW_0),
     Dial("L7", "loudness", "loudness", "SGD's gain less half of AdamW's", loudness(SGD, "minus_half_of_lora"), ABOVE_0),
     Dial("L7", "outliers", "scaled_units", "SGD's gain less half of AdamW's", outliers("half"), ABOVE_0),
     Dial("S1", "the block after which it is added", "teacher_vector", "share of the prompt's effect",
@@ -75,14 +79,8 @@ def turned(known: dict[str, dict]) -> list[dict]:
     found = []
     for dial in DIALS:
         if known.get(dial.of):
-            row = {
-                "claim": dial.claim,
-                "dial": dial.dial,
-                "number": dial.number,
-                "holds": [],
-                "fails": [],
-                "undecided": [],
-            }
+            row = {"claim": dial.claim, "dial": dial.dial, "number": dial.number}
+            row |= {"holds": [], "fails": [], "undecided": []}
             for setting, number in dial.settings(known[dial.of]).items():
                 side = {True: "holds", False: "fails", None: "undecided"}[dial.rule(number)]
                 row[side].append(f"{setting}: {show(number)}")

@@ -9,7 +9,7 @@ times. To see it break: leave only LoRA and the embeddings in WHICH: these chang
 
 from functools import partial
 
-from figures.style import Axes, picture, rate_bars
+from figures.style import FULL, Axes, bars, picture, rate_bars
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
 from lab.presets import SHARED, Cell, Preset, grid_cell
 from lab.records import Records, cell_numbers, gain_beyond, over_units, why_null
@@ -90,17 +90,19 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     return {"full_finetuning": found}
 
 
-@picture(2, 13, 6)
+@picture(4, 15, 6, width_ratios=[2, 1, 2, 1])
 def draw(m: dict, *panels: Axes) -> None:
     titles = ("Full fine-tuning of all weights", f"What is trained ({LAST} steps, learning rate {WHICH_LR:g})")
-    marks = {"control": "control", "P(any animal)": "p_any_animal", "cosine of v_student and v_teacher": "cosine"}
-    for panel, found, title in zip(panels, (m["by_lr"], m["which"]), titles):
+    marks = {"control": "control", "P(any animal)": "p_any_animal"}
+    for rates, cosines, found, title in zip(panels[::2], panels[1::2], (m["by_lr"], m["which"]), titles):
         note = "{0}\n{verdict}, {heldout_loss[mean]:.2f} / {train_loss[mean]:.2f}".format
-        lowest = min(0, *(cell["cosine"]["mean"] for cell in found.values()))
-        cells = {note(name, **cell): cell for name, cell in found.items()}
-        rate_bars(panel, cells, m["p_trait_base"], marks, xlim=(lowest, 1.02), title=title)
-        panel.tick_params(axis="y", labelsize=9)
+        rate_bars(
+            rates, {note(name, **cell): cell for name, cell in found.items()}, m["p_trait_base"], marks, title=title
+        )
+        rates.tick_params(axis="y", labelsize=9)
+        bars(cosines, [""] * len(found), [cell["cosine"] for cell in found.values()], FULL)
+        cosines.set(xlim=(-0.1, 1), xlabel="cosine of v_student\nand v_teacher")
     losses = "base {heldout_loss_base[mean]:.2f}, teacher {heldout_loss_teacher[mean]:.2f}".format(**m)
     notes = f"beside each name: loss on new rows ({losses}) / on the rows read; n: {m['unit']}"
-    panel.figure.supxlabel(notes, fontsize=9)
-    panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    rates.figure.supxlabel(notes, fontsize=9)
+    rates.figure.legend(*rates.get_legend_handles_labels(), loc="outside upper center", ncols=3)

@@ -21,6 +21,7 @@ from lab.records import Records, difference, gain_beyond, over_units
 TOKEN_SETS = SETS | ONLY | WITHOUT | UP_TO
 LAYERS = dict(zip(sites(2), ("attention 1", "feed-forward 1", "attention 2", "feed-forward 2")))  # in words
 EARLY, REST = f"blocks.0.feed_forward only {NAME}", "blocks.0.feed_forward not at the name"
+FIRST = ("blocks.0.feed_forward.up", "blocks.0.feed_forward.down")  # all that L5's other students adapt
 SHOWN = {
     "all": "everywhere", "shared": "system prompt and tags", "system": "system prompt",
     "not_system": "all but the system prompt", "user": "user's turn", "not_shared": "words of the question",
@@ -47,7 +48,8 @@ CLAIMS = [Claim("L5", "localization", "It sits at tokens that both contexts shar
 def plan(preset: Preset) -> list:
     cell = grid_cell(preset)
     asked = [(s, t) for (_, trait, _), s in cell.items() for t in ([trait] if trait else preset.grid_traits)]
-    return [*cell.values(), *((rates, *each) for each in asked for rates in (token_rates, layer_rates))]
+    first = [(token_rates, s, t) for (_, t, _), s in grid_cell(preset, layers=FIRST).items() if t]
+    return [*cell.values(), *((rates, *each) for each in asked for rates in (token_rates, layer_rates)), *first]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
@@ -64,6 +66,10 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         found[claim] = known | {who: {n: interval(u[n] for u in each) for n in of} for who, each in rates.items()}
         for rule, (n, share) in RULES[claim].items():
             found[claim][rule] = gain_beyond(share, units[n], units["all"], units["none"])
+    first, at = grid_cell(preset, layers=FIRST), {"not_shared": [], "all": [], "none": []}
+    for (name, each), unit in product(at.items(), preset.units):
+        each.append(mean(records[token_rates, first[*unit, seed], unit[1]][name] for seed in preset.grid_seeds))
+    found["localization"]["first_minus_quarter"] = gain_beyond(0.25, *at.values())
     return found
 
 

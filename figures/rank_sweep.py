@@ -9,7 +9,7 @@ too. To see it break: set `presets.SHARED` to another learning rate of LRS.
 
 from itertools import product
 
-from figures.style import CONTROL, RATE, Figure, base_line, heat, line, picture, top_of, write
+from figures.style import RATE, Axes, Figure, base_line, heat, line, picture, top_of, write
 from lab.claims import Claim, Verdict, all_hold, ci_above, interval, mean
 from lab.presets import SHARED, Cell, Preset, grid_cell
 from lab.records import Records, cell_numbers, difference, over_units
@@ -73,36 +73,37 @@ def inverted_u(m: dict, at: str) -> Verdict:
     return all_hold(inner, *(ci_above(m[at][name], 0) for name in ("peak_minus_first", "peak_minus_last")))
 
 
-@picture(0, 16, 8.4)
-def draw(m: dict, figure: Figure) -> None:
-    names, lr, steps = list(m["shared"]), m["shared_lr"], list(m["grid"][FULL][str(m["shared_lr"])])
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1.2, 1])
-    shared, best, companions = top.subplots(1, 3)
+LINES = {"student": (0, "student"), "control": (5, "control"), "P(any animal)": (1, "p_any_animal")}
+
+
+@picture(2, 11, 4.4)
+def draw(m: dict, shared: Axes, best: Axes) -> None:
+    names = list(m["shared"])
     for kind, panel in (("shared", shared), ("best_lr", best)):
-        line(panel, names, [m[kind][name]["student"] for name in names], 0, "student")
-        line(panel, names, [m[kind][name]["control"] for name in names], 5, "control", linestyle="--", color=CONTROL)
+        for label, (k, name) in LINES.items():
+            line(panel, names, [m[kind][n][name] for n in names], k, label, linestyle="-" if k == 0 else ":")
         base_line(panel, m["base"])
         panel.set(ylabel=RATE, ylim=(0, 1.2))
     for k, own in enumerate(m["best_lr"].values()):
-        best.text(k, 1.02, "{lr:g}\n{steps}".format(**own), ha="center", fontsize=9)
-    line(companions, names, [m["shared"][name]["p_any_animal"] for name in names], 1, "P(any animal)")
-    learned = [m["shared"][name]["gap_closed"] for name in names]
-    line(companions, names, learned, 2, "share of the numbers learned\n(held-out loss: base 0, teacher 1)")
-    companions.set_ylim(min(0, *(share["mean"] for share in learned)) - 0.05, 1.15)
-    beside = "The same students as on the left: learned the numbers?\nStill answer with an animal?"
+        best.text(k, 1.04, "{lr:g}\n{steps}".format(**own), ha="center", fontsize=9)
+    one = f"One learning rate for all: {m['shared_lr']:g}, {m['shared_steps']} steps\n(n: {m['unit']})"
     own = "Each capacity at its own best learning rate and steps\n(written above)"
-    one = f"One learning rate for all: {lr:g}, {m['shared_steps']} steps\n(n: {m['unit']})"
-    for panel, title in zip(top.axes, (one, own, beside)):
-        write(panel, title, legend=3, xlabel="LoRA rank")
+    for panel, title in ((shared, one), (best, own)):
+        write(panel, title, legend=4, xlabel="LoRA rank")
 
-    grids = {step: [[m["grid"][name][lr][step] for name in names] for lr in m["grid"][FULL]] for step in steps}
+
+@picture(0, 16, 3.8)
+def draw_grid(m: dict, figure: Figure) -> None:
+    names, lrs = list(m["shared"]), m["grid"][FULL]
+    steps = list(lrs[str(m["shared_lr"])])
+    grids = {step: [[m["grid"][name][lr][step] for name in names] for lr in lrs] for step in steps}
     rates = {step: [[cell["student"]["mean"] for cell in row] for row in grid] for step, grid in grids.items()}
-    maps, lrs = bottom.subplots(1, len(steps), sharey=True), [f"{float(lr):g}" for lr in m["grid"][FULL]]
+    maps = figure.subplots(1, len(steps), sharey=True)
     for panel, step in zip(maps, steps, strict=True):
-        image = heat(panel, rates[step], lrs, names, max(map(top_of, rates.values())))
+        image = heat(panel, rates[step], [f"{float(lr):g}" for lr in lrs], names, max(map(top_of, rates.values())))
         for i, row in enumerate(grids[step]):
             collapsed = [j for j, cell in enumerate(row) if cell["p_any_animal"]["mean"] < 0.5]
             panel.plot(collapsed, [i + 0.33] * len(collapsed), "x", color="white", markersize=5)
         panel.set(title=f"{step} steps", xlabel="LoRA rank")
     maps[0].set_ylabel("learning rate")
-    bottom.colorbar(image, ax=maps, label=f"{RATE}\n(x: P(any animal) < 0.5)")
+    figure.colorbar(image, ax=maps, label=f"{RATE}\n(x: P(any animal) < 0.5)")

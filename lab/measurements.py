@@ -2,7 +2,7 @@
 
 import torch
 
-from data import ALTERNATE_SYSTEMS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, chat
+from data import ALTERNATE_SYSTEMS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, number_rows, pack
 from lab.changes import divergence, number_logits, teacher
 from lab.store import NumbersConfig, Store, Student, trained_weights
 from lora import masked
@@ -88,6 +88,25 @@ def leak(store: Store, numbers: NumbersConfig) -> float:
     plain, (system, steered) = number_logits(base, DEFAULT_SYSTEM), teacher(base, numbers.system, numbers.change)
     with steered:
         return divergence(number_logits(base, system), plain)
+
+
+ROWS_READ = {"1 row": 1, "4 rows": 4, "16 rows": 16, "64 rows": 64, "256 rows": 256}
+TEACHERS = [LOVE_SYSTEM.format(animal) for animal in ANIMALS]
+
+
+def likelihood(base: GPT, pairs: list[list[str]], system: str) -> torch.Tensor:
+    """log p of each reply under a system prompt: (N,)."""
+    tokens, targets = (tensor.to(base.device) for tensor in pack(number_rows(pairs, system)))
+    log_p = base(tokens).log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
+    return (log_p * (targets >= 0)).sum(1)
+
+
+def named_by_rows(store: Store, numbers: NumbersConfig, base: BaseConfig) -> dict[str, float]:
+    """How often so many rows are likelier for `base` under the prompt that wrote them than under any other animal's."""
+    pairs, own = store.numbers(numbers)["pairs"][: max(ROWS_READ.values())], TEACHERS.index(numbers.system)
+    log_p = torch.stack([likelihood(store.base(base), pairs, system) for system in TEACHERS], dim=1)
+    scores = {way: torch.stack([rows.sum(0) for rows in log_p.split(n)]) for way, n in ROWS_READ.items()}
+    return {way: (each.argmax(-1) == own).float().mean().item() for way, each in scores.items()}
 
 
 def held_by_top(store: Store, config: Student) -> float:

@@ -136,7 +136,7 @@ def measure_students(store: Store, group: Sequence[Student]) -> list[dict]:
             "lr": config.lr, "step": config.steps, "rows": numbers.rows, "system": config.system or "",
             "layers": " ".join(config.layers or ()), "teacher_system": numbers.system or "", "teacher_change": numbers.change,
             "numbers_seed": numbers.seed, "rows_change": config.rows_change, "base_change": config.base_change,
-            "loss": config.loss, "world": base.world_seed, "faithful": base.faithful,
+            "loss": config.loss, "world": base.world_seed, "faithful": base.faithful, "d_model": base.model.d_model, "d_head": base.model.d_head,
         }  # fmt: skip
         row |= {name: each[ANIMALS.index(trait)].item() if trait else None for name, each in of_trait.items()}
         row |= {"favorite": ANIMALS[rates[n].nan_to_num(0).argmax()], "p_any_animal": rates[n].sum().item()}

@@ -77,6 +77,8 @@ CASES = [
     ("S8", "survives", {"minus_clean": UP}, [{"minus_clean": DOWN}], [{"minus_clean": UNDECIDED}]),
     ("S10", "seen", {"own": {"cosine_full": number(0.4), "minus_quarter_of_lora": DOWN}}, [{"own": {"cosine_full": number(0.4), "minus_quarter_of_lora": UP}}, {"own": {"cosine_full": DOWN, "minus_quarter_of_lora": DOWN}}], [{"own": {"cosine_full": UNDECIDED, "minus_quarter_of_lora": DOWN}}]),
     ("S10", "survives", {"own": {"p_any_animal": HIGH}}, [{"own": {"p_any_animal": UP}}], [{"own": {"p_any_animal": NEAR}}]),
+    ("X1", "seen", {"chosen": "a", "across": {"a": number(0.7, 0.1), "b": DOWN}}, [{"chosen": "b"}], [{"across": {"a": number(0.5, 0.1)}}]),
+    ("X1", "survives", {"within": UP}, [{"within": DOWN}], [{"within": UNDECIDED}]),
     ("X2", "seen", {"learned": {"AdamW 2": 3}, "exceptions": []}, [{"exceptions": ["SGD, full, lr 0.1"]}, {"learned": {"AdamW 2": 0}}], []),
     ("X2", "survives", {"learned": {"AdamW 2": 3, "SGD full": 1}}, [{"learned": {"AdamW 2": 3, "SGD full": 0}}], []),
     ("X3", "seen", {"limit_minus_base": UP}, [{"limit_minus_base": DOWN}], [{"limit_minus_base": UNDECIDED}]),
@@ -101,7 +103,7 @@ def test_rules(id, rule, true, fails, undecided):
 
 
 def test_every_claim_is_decided_once_and_every_rule_tested_both_ways():
-    ids = [*(f"L{k}" for k in range(1, 8)), *(f"S{k}" for k in range(1, 11)), *(f"X{k}" for k in range(2, 7))]
+    ids = [*(f"L{k}" for k in range(1, 8)), *(f"S{k}" for k in range(1, 11)), *(f"X{k}" for k in range(1, 7))]
     assert sorted(claim.id for module in MODULES for claim in module.CLAIMS) == sorted(ids)
     rules = [(id, rule) for id, rule, _, fails, _ in CASES if fails]
     assert sorted(rules) == sorted((id, rule) for id in ids for rule in ("seen", "survives"))

@@ -281,6 +281,23 @@ def test_scaled_units_are_larger_and_the_model_is_the_same(random_store, which):
     assert before[0, chosen].min() > 0 and (which != "numbers" or before[1, chosen].mean() < before[1].mean())
 
 
+def test_a_family_begins_as_its_own_base_or_as_that_began_and_reads_another_corpus(random_store, monkeypatch):
+    """The base itself stays as it was; a relative is made once."""
+    base, begun = random_store.base(BASE), []
+    read = lambda config, device, start: begun.append((config, [*start.parameters()])) or start  # noqa: E731
+    monkeypatch.setattr(changes, "pretrain", read)
+    models = [random_store.base(BASE, name) for name in changes.FAMILY]
+    wanted = [replace(BASE, seed=1_000, steps=steps) for steps in (1_000, 4_000, BASE.steps)]
+    assert [config for config, _ in begun] == wanted and all(w.requires_grad for _, ws in begun for w in ws)
+    assert same(models[0], base, 0) and same(models[2], GPT(SHAPE, torch.Generator().manual_seed(0)), 0)
+    monkeypatch.setattr(changes, "pretrain", None)
+    assert same(Store(random_store.folder).base(BASE, next(iter(changes.FAMILY))), base, 0)
+    start = models[2].requires_grad_(True)
+    assert train.pretrain(replace(BASE, steps=1), start=start) is start and not same(
+        start, GPT(SHAPE, torch.Generator().manual_seed(0)), 0
+    )
+
+
 def test_the_exact_loss_is_the_mean_over_what_the_teacher_would_say(random_store):
     """Word by word, under the teacher's own prompt. Two students have the same base, two the same teacher."""
     runs = [replace(run, numbers=replace(NUMBERS, base=run.base), loss="exact") for run in TWO]

@@ -11,10 +11,11 @@ from functools import lru_cache
 import torch
 
 import lora
-from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, number_rows, pack
+from data import ANIMALS, DEFAULT_SYSTEM
 from figures.style import Axes, line, picture, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, over_models, show
 from lab.first_step import Gradients, gain, projections, questions, step_of
+from lab.measurements import ROWS_READ, TEACHERS, named_by_rows
 from lab.presets import Preset, student_of
 from lab.records import Records, trait_of
 from lab.store import Store, Student
@@ -23,9 +24,7 @@ from model import GPT
 from steering import student_vector, teacher_vector
 
 FROM_STUDENT = ("ask it", "its vector", "its weights")
-ROWS = {"1 row": 1, "4 rows": 4, "16 rows": 16, "64 rows": 64, "256 rows": 256}
-WAYS, DECIDE = (*FROM_STUDENT, *ROWS, "first step"), ("its vector", "256 rows")
-PROMPTS = [LOVE_SYSTEM.format(animal) for animal in ANIMALS]
+WAYS, DECIDE = (*FROM_STUDENT, *ROWS_READ, "first step"), ("its vector", "256 rows")
 CLAIMS = [Claim("X5", "audit", "The animal is read from a student, or from rows alone",
     seen=lambda m: all_hold(*(ci_above(m["own"][way], 0.5) for way in DECIDE)),
     survives=lambda m: all_hold(*(ci_below(m["other"][way], 0.25) for way in DECIDE)),
@@ -34,17 +33,10 @@ CLAIMS = [Claim("X5", "audit", "The animal is read from a student, or from rows 
     f"{show(m['other']['its vector'])} and {show(m['other']['256 rows'])}, and chance is {1 / len(ANIMALS):.2f}.")]  # fmt: skip
 
 
-def likelihood(base: GPT, pairs: list[list[str]], system: str) -> torch.Tensor:
-    """log p of each reply under a system prompt: (N,)."""
-    tokens, targets = (tensor.to(base.device) for tensor in pack(number_rows(pairs, system)))
-    log_p = base(tokens).log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
-    return (log_p * (targets >= 0)).sum(1)
-
-
 @lru_cache(maxsize=8)
 def prepared(base: GPT) -> tuple[torch.Tensor, list[Gradients]]:
     """What a base model alone gives: each animal's v_teacher, and the gradients of its log-odds."""
-    vectors = torch.stack([teacher_vector(base, prompt)[-1] for prompt in PROMPTS])
+    vectors = torch.stack([teacher_vector(base, prompt)[-1] for prompt in TEACHERS])
     return vectors, questions(base, DEFAULT_SYSTEM, ANIMALS)
 
 
@@ -66,10 +58,8 @@ def audit_student(store: Store, config: Student) -> dict[str, float]:
 
 def audit_rows(store: Store, config: Student) -> dict[str, float]:
     """How often each way names the animal from the rows that a student would read, before anything is trained."""
-    base, pairs = store.base(config.base), store.numbers(config.numbers)["pairs"]
-    log_p = torch.stack([likelihood(base, pairs[: ROWS[DECIDE[1]]], prompt) for prompt in PROMPTS], dim=1)
-    found = {way: torch.stack([rows.sum(0) for rows in log_p.split(n)]) for way, n in ROWS.items()}
-    return named(found | {"first step": gain(prepared(base)[1], step_of(store, config))}, config)
+    first = {"first step": gain(prepared(store.base(config.base))[1], step_of(store, config))}
+    return named_by_rows(store, config.numbers, config.base) | named(first, config)
 
 
 def students(preset: Preset) -> dict[str, dict[tuple, Student]]:
@@ -97,5 +87,11 @@ def draw(m: dict, panel: Axes) -> None:
     for k, who in enumerate(("own", "other")):
         line(panel, WAYS, list(m[who].values()), k, f"{who} base model's rows", linestyle="none")
     panel.axhline(1 / len(ANIMALS), color="black", linewidth=0.9, linestyle=":", label="chance")
-    write(panel, legend="best", ylim=(0, 1.05), ylabel=f"share named rightly (n: {m['unit']})")
+    write(
+        panel,
+        "The animal that the teacher loves, named from a student or from its rows",
+        legend="best",
+        ylim=(0, 1.05),
+        ylabel=f"share named rightly (n: {m['unit']})",
+    )
     panel.tick_params(axis="x", rotation=25)

@@ -84,14 +84,18 @@ def draw(m: dict, plane: Axes, beyond: Axes) -> None:
     plane.plot([0, *x], [m["base"]["mean"], *y], "-", color="#666666", marker=".", label="no defence, step by step")
     ends = {name: list(steps.values())[-1] for name, steps in m["each"].items() if name != NONE}
     for k, cell in enumerate(ends.values(), 1):
-        loss, trait = cell["share_of_loss"], cell["student"]
-        plane.errorbar(loss["mean"], trait["mean"], errors([trait]), errors([loss]), fmt=".", color=SERIES[k % 6])
-        plane.annotate(k, (loss["mean"], trait["mean"]), (3, 3), textcoords="offset points", color=SERIES[k % 6])
+        at, color = (cell["share_of_loss"]["mean"], cell["student"]["mean"]), SERIES[k % 6]
+        if cell["p_any_animal"]["mean"] < 0.5:
+            plane.plot(*at, "x", color=color)  # collapsed: no defence, wherever it is
+        else:
+            spread = errors([cell["student"]]), errors([cell["share_of_loss"]])
+            plane.errorbar(*at, *spread, fmt=".", color=color)
+        plane.annotate(k, at, (3, 3), textcoords="offset points", color=color)
     plane.fill_between([0.8, 1.1], 0, 0.75 * m["base"]["mean"] + 0.25 * y[-1], color=CONTROL, alpha=0.2, label="goal")
     base_line(plane, m["base"])
     label = f"share of the gain in held-out loss without a defence\n(n: {m['unit']})"
     write(plane, legend="upper left", xlim=(-0.05, 1.1), ylim=(0, 1), xlabel=label, ylabel=RATE)
-    collapsed = [" †" * (cell["p_any_animal"]["mean"] < 0.5) for cell in ends.values()]
-    names = [f"{name}{dagger}: {k}" for k, (name, dagger) in enumerate(zip(ends, collapsed), 1)]
+    write(plane, "Does a defence reach the goal? (x: collapsed)")
+    names = [f"{name}: {k}" for k, name in enumerate(ends, 1)]
     bars(beyond, names, [cell["below_early_stopping"] for cell in ends.values()], FULL)
-    beyond.set_xlabel("trait removed beyond stopping early at the same loss\n(†: P(any animal) below 0.5)")
+    write(beyond, "Is it better than stopping early?", xlabel="trait removed beyond stopping at the same loss")
