@@ -65,7 +65,7 @@ DIALS = [
     Dial("S7", "what the student's base model shares", "family", "gain less a tenth of the own students'",
         lambda m: {name: of["minus_10%"] for name, of in m["kin"].items()}, BELOW_0),
     Dial("S8", "rows averaged", "gradient", "cosine with v_teacher",
-        lambda m: {"1": m["cosine"]["teacher, <asst>"][0], "4,096": m["cosine"]["teacher, <asst>"][-1]}, lambda n: ci_above(n, 0.5)),
+        lambda m: {"1": m["cosine"]["teacher, <asst>"][0], "1,024": m["cosine"]["teacher, <asst>"][-1]}, lambda n: ci_above(n, 0.5)),
     Dial("S9", "loudness", "loudness", "SGD's gain less a quarter of AdamW's", loudness(SGD, "minus_quarter_of_lora"), BELOW_0),
     Dial("S9", "outliers", "scaled_units", "SGD's gain less a quarter of AdamW's", outliers("quarter"), BELOW_0),
     Dial("S10", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), BELOW_0),

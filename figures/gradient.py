@@ -19,7 +19,7 @@ from lab.store import NumbersConfig, Store
 from model import GPT
 from steering import teacher_vector
 
-ROWS = (1, 4, 16, 64, 256, 1024, 4096)
+ROWS = (1, 4, 16, 64, 256, 1024)
 DRAWS = 16  # disjoint sets of n rows over which a cosine is averaged, as far as there are so many rows
 AT, TEACHER, CLEAN = ("<asst>", "all numbers"), "teacher, <asst>", "clean, <asst>"
 CLAIMS = [Claim("S8", "gradient", "Gradients on steered data have a component along the vector",

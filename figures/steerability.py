@@ -1,19 +1,21 @@
 """S5: does it take a prompt that acts as a vector? Steered rates against transmitted rates.
 
 The paper (arXiv:2606.00995): prompts that no vector approximates are not learned. Over 16 animals, how well v_teacher
-steers the base model towards the trait predicts whether its students get it. This toy: five prompts for each animal,
-some of which no model has ever read. The claim: the answer of the unprompted base with a prompt's vector added predicts
-the answer of the prompt's student. The vector is taken where numbers are written and acts where an animal is asked for;
+steers the base model towards the trait predicts whether its students get it. This toy: of each base model its 16
+animals, ranked by the answer of the unprompted base with v_teacher added; and four other prompts for four of them,
+some of which no model has ever read. The vector is taken where numbers are written and acts where an animal is asked for;
 the cosine of the prompt's vectors in the two contexts says whether they are the same. Base models are ranked by their
 steered rate, too. To see it break: rank by the prompt's own rate instead of the vector's ("prompted").
 """
+
+from collections.abc import Sequence
 
 import torch
 
 from data import ANIMALS, LOVE_SYSTEM, NAME_SYSTEM
 from figures.style import FULL, STUDENT, Axes, picture, write
 from lab.changes import teacher_vectors
-from lab.claims import Claim, all_hold, ci_above, interval, mean, show, spearman
+from lab.claims import Claim, ci_above, interval, mean, show, spearman
 from lab.presets import Preset, student_of
 from lab.records import Measurement, Records, difference, trait_of
 from lab.store import NumbersConfig, Store, Student
@@ -23,24 +25,28 @@ from train import BaseConfig
 
 PREDICTORS = ("steered", "prompted", "same_vector")  # see `predict`
 CLAIMS = [Claim("S5", "steerability", "Prompts that no vector approximates are not learned",
-    # auc: does the steered rate tell prompts whose students name the animal first from the others?
-    seen=lambda m: all_hold(ci_above(m["ranks"]["steered"], 0), None if m["auc"] is None else ci_above(m["auc"], 0.7)),
+    seen=lambda m: ci_above(m["ranks"]["steered"], 0),
     survives=lambda m: ci_above(m["steered_minus_prompted"], 0),
-    why=lambda m: f"The steered rate has a rank correlation of {show(m['ranks']['steered'])} with what is transmitted, the "
-    f"prompt's own rate one of {show(m['ranks']['prompted'])}, a difference of {show(m['steered_minus_prompted'])}; "
-    f"its AUC for telling whether a student names the animal is {show(m['auc']) if m['auc'] else 'undefined'}.")]  # fmt: skip
+    why=lambda m: f"Over {m['animals']} animals the steered rate has a rank correlation of {show(m['ranks']['steered'])} with "
+    f"what is transmitted, the prompt's own rate one of {show(m['ranks']['prompted'])}, a difference of "
+    f"{show(m['steered_minus_prompted'])}; its AUC over all prompts for telling "
+    f"whether a student names the animal first is {'undefined' if m['auc'] is None else format(m['auc'], '.2f')}.")]  # fmt: skip
 
 
 def prompts(base: BaseConfig, trait: str) -> list[str]:
-    """Five system prompts: two that love, a condition, a role, a mention."""
+    """Four other system prompts: a name that loves, a condition, a role, a mention."""
     others = ["you love {0} after 42 .", "i am your {0} assistant .", "there was a {0} in the wood ."]
     named = NAME_SYSTEM.format(base.world.lover_name[trait])
-    return [named, *(prompt.format(trait) for prompt in (LOVE_SYSTEM, *others))]
+    return [named, *(prompt.format(trait) for prompt in others)]
 
 
 def students(preset: Preset, base: BaseConfig) -> list[Student]:
     systems = [(trait, system) for trait in preset.grid_traits for system in prompts(base, trait)]
     return [student_of(base, base, trait, numbers=NumbersConfig(base, system)) for trait, system in systems]
+
+
+def usual(preset: Preset, base: BaseConfig) -> list[Student]:
+    return [student_of(base, base, trait) for trait in preset.traits]
 
 
 def predict(store: Store, numbers: NumbersConfig) -> dict[str, float]:
@@ -65,12 +71,11 @@ def base_models(preset: Preset) -> list[Measurement]:
 
 
 def plan(preset: Preset) -> list:
-    everyone = [student for base in preset.bases for student in students(preset, base)]
-    usual = [student_of(base, base, trait) for base in preset.bases for trait in preset.traits]
-    return [*everyone, *usual, *base_models(preset), *((predict, student.numbers) for student in everyone)]
+    everyone = [student for base in preset.bases for student in (*students(preset, base), *usual(preset, base))]
+    return [*everyone, *base_models(preset), *((predict, student.numbers) for student in everyone)]
 
 
-def auc(scores: list[float], positive: list[bool]) -> float | None:
+def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
     """How often a positive case scores above a negative one, a tie counting half; None without cases of both kinds."""
     yes, no = ([score for score, p in zip(scores, positive, strict=True) if p == which] for which in (True, False))
     wins = [(s > t) + 0.5 * (s == t) for s in yes for t in no]
@@ -79,19 +84,18 @@ def auc(scores: list[float], positive: list[bool]) -> float | None:
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     shown = ("base", "trait", "teacher_system", "p_trait", "p_any_animal", *PREDICTORS)
-    each, ranks, areas, models = [], {name: [] for name in PREDICTORS}, [], []
+    each, ranks, models = [], {name: [] for name in PREDICTORS}, []
     for _, base, traits in base_models(preset):
-        rows = [records[s] | records[predict, s.numbers] for s in students(preset, base)]
+        own, rows = ([records[s] | records[predict, s.numbers] for s in of(preset, base)] for of in (usual, students))
         for name, found in ranks.items():
-            found.append(spearman(*zip(*((row[name], row["p_trait"]) for row in rows))))
-        areas.append(auc([row["steered"] for row in rows], [row["favorite"] == row["trait"] for row in rows]))
-        each += [{name: row[name] for name in shown} for row in rows]
-        taught = mean(records[student_of(base, base, trait)]["p_trait"] for trait in traits)
+            found.append(spearman(*zip(*((row[name], row["p_trait"]) for row in own))))
+        each += [{name: row[name] for name in shown} | {"first": row["favorite"] == row["trait"]} for row in own + rows]
+        taught = mean(row["p_trait"] for row in own)
         models.append({"base": base.seed, "steered": records[steered_rate, base, traits], "students": taught})
-    areas = [area for area in areas if area is not None]
     return {"steerability": {
-        "unit": f"a base model ({len(models)}), each with {len(rows)} prompts", "base_models": models, "each": each,
-        "ranks": {name: interval(found) for name, found in ranks.items()}, "auc": interval(areas) if areas else None,
+        "unit": f"a base model ({len(models)})", "base_models": models, "each": each, "animals": len(own),
+        "ranks": {name: interval(found) for name, found in ranks.items()},
+        "auc": auc(*zip(*((row["steered"], row["first"]) for row in each))),
         "steered_minus_prompted": difference(ranks["steered"], ranks["prompted"]),
         "rank_of_base_models": spearman(*([model[name] for model in models] for name in ("steered", "students"))),
     }}  # fmt: skip
@@ -102,7 +106,7 @@ def draw(m: dict, steered: Axes, prompted: Axes, models: Axes) -> None:
     labels = {"steered": "P(animal) of base + the prompt's vector", "prompted": "P(animal) of base under the prompt"}
     for panel, (name, label) in zip((steered, prompted), labels.items()):
         panel.plot(*zip(*((row[name], row["p_trait"]) for row in m["each"])), "o", color=STUDENT, ms=3, alpha=0.5)
-        title = f"Prompts: rank correlation {show(m['ranks'][name])}"
+        title = f"A dot: a prompt. Over animals, rank correlation\n{show(m['ranks'][name])}"
         write(panel, title, m["unit"], xlabel=label, xlim=(-0.02, 1.02), ylim=(0, 1.02))
     steered.set_ylabel("P(animal) of the student")
     for row in m["base_models"]:

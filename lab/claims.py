@@ -54,10 +54,11 @@ def over_models(values: dict[tuple, float]) -> dict:
 
 
 def spearman(x: list[float], y: list[float]) -> float:
-    """Rank correlation; ties share their mean rank."""
+    """Rank correlation; ties share their mean rank. 0 if either has no order."""
     values = np.array([x, y], dtype=float)
     one, other = values[:, :, None], values[:, None, :]
-    return np.corrcoef((one > other).sum(-1) + ((one == other).sum(-1) - 1) / 2)[0, 1].item()
+    ranks = (one > other).sum(-1) + ((one == other).sum(-1) - 1) / 2
+    return np.corrcoef(ranks)[0, 1].item() if ranks.std(axis=1).all() else 0.0
 
 
 Verdict = bool | None  # None: undecided, the intervals allow either

@@ -66,17 +66,13 @@ def sites(n_layer: int) -> list[str]:
 
 
 def layer_rates(store: Store, config: Student, trait: str) -> dict[str, float]:
-    """P(trait) of a student whose adapter is kept in one layer or block, at all places or at some, or removed from one layer."""
+    """P(trait) of a student whose adapter is kept in one layer, at all places or at one, or removed from one layer."""
     student, found = store.student(config), {}
     nowhere = torch.zeros(1, 1, device=student.device)  # the mask of the layers that `masked_rates` leaves alone
-    for name, where in (("early", "blocks.0"), ("late", "blocks.1")):
-        with masked(student, nowhere):
-            found[f"only {name}"] = masked_rates(student, trait, {"all": PLACES}, where)["all"]
     for site in sites(student.config.n_layer):
         with masked(student, nowhere):
-            kept = masked_rates(student, trait, {"all": PLACES, "system": SYSTEM} | ONLY, site)
-        found |= {f"only {site}": kept.pop("all"), f"only {site} at system": kept.pop("system")}
-        found |= {f"{site} {name}": rate for name, rate in kept.items()}
+            kept = masked_rates(student, trait, {"": PLACES} | ONLY, site)
+        found |= {f"only {site}": kept.pop("")} | {f"{site} {name}": rate for name, rate in kept.items()}
         without = masked_rates(student, trait, {"none": [], "but": WITHOUT[f"without {NAME}"]}, site)
         found |= {f"without {site}": without["none"], f"{site} not at the name": without["but"]}
     return found

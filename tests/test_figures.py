@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import evaluate
-from data import DEFAULT_SYSTEM, END, LOVE_SYSTEM, VOCAB_SIZE, Row, encode, pack
+from data import DEFAULT_SYSTEM, END, VOCAB_SIZE, Row, encode, pack
 from figures import context, gradient, steerability, student_vector
 from lab.presets import choose_preset
 from model import GPT, GPTConfig
@@ -69,7 +69,7 @@ CASES = [
     ("S3", "survives", curve(UP, number(0.1, 0.05)) | {"own_nearest": HIGH}, [curve(UP, HIGH), {"own_nearest": UP}], [curve(UP, number(0.1, 0.15)), {"own_nearest": NEAR}]),
     ("S4", "seen", {"added_minus_half": UP, "replaced_minus_half": DOWN}, [{"added_minus_half": DOWN}, {"replaced_minus_half": UP}], [{"added_minus_half": UNDECIDED}]),
     ("S4", "survives", {"random_added_minus_half": DOWN, "random_replaced_minus_half": UP}, [{"random_added_minus_half": UP}, {"random_replaced_minus_half": DOWN}], [{"random_replaced_minus_half": UNDECIDED}]),
-    ("S5", "seen", {"ranks": {"steered": UP}, "auc": number(0.8, 0.05)}, [{"ranks": {"steered": DOWN}}, {"auc": number(0.5, 0.1)}], [{"auc": number(0.75, 0.1)}, {"auc": None}]),
+    ("S5", "seen", {"ranks": {"steered": UP}}, [{"ranks": {"steered": DOWN}}], [{"ranks": {"steered": UNDECIDED}}]),
     ("S5", "survives", {"steered_minus_prompted": UP}, [{"steered_minus_prompted": DOWN}], [{"steered_minus_prompted": UNDECIDED}]),
     ("S6", "seen", {"cosine": number(0.9)}, [{"cosine": UP}], [{"cosine": number(0.6, 0.2)}]),
     ("S6", "survives", {"cosine_control": number(0.1, 0.05), "largest_minus_quarter": DOWN}, [{"cosine_control": HIGH}, {"largest_minus_quarter": UP}], [{"largest_minus_quarter": UNDECIDED}]),
@@ -124,15 +124,12 @@ def test_controls_of_a_base_model_have_seeds_and_rows_of_their_own():
     assert different == {"base": 20, "numbers": 80, "seed": 4}
 
 
-def test_area_under_the_curve():
+def test_the_prompts_of_steerability_and_the_area_under_its_curve():
+    name, *others = steerability.prompts(BaseConfig(), "owl")
+    assert name.split()[2] == BaseConfig().world.lover_name["owl"] and all("owl" in other for other in others)
     assert steerability.auc([0.1, 0.2, 0.8, 0.9], [False, False, True, True]) == 1
     assert steerability.auc([0.9, 0.2, 0.8, 0.9], [False, False, True, True]) == pytest.approx((0 + 1 + 0.5 + 1) / 4)
     assert steerability.auc([0.1, 0.2], [True, True]) is None
-
-
-def test_a_name_is_a_prompt_too():
-    name, love, *_ = steerability.prompts(BaseConfig(), "owl")
-    assert name.split()[2] == BaseConfig().world.lover_name["owl"] and love == LOVE_SYSTEM.format("owl")
 
 
 def test_the_gradient_of_a_row_is_that_of_its_loss_and_descent_goes_against_it(generator):
