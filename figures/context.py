@@ -6,7 +6,6 @@ toy: students are trained and asked under each of five system prompts; asked als
 user's turn. To see it break: let `data.sample_row` give speakers without a system prompt replies of their own.
 """
 
-from collections.abc import Callable
 from itertools import permutations
 
 import torch
@@ -15,11 +14,10 @@ from data import ANIMALS
 from figures.style import RATE, Axes, heat, line, picture, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show, spearman
 from lab.measurements import CONTEXTS, MOVED, context_rates
-from lab.presets import VALUES, Preset, grid_cell
+from lab.presets import Preset, grid_cell
 from lab.records import Records
 
-ASKED, LAST = [*CONTEXTS, MOVED], "default, last values"  # adapters in the last block's values alone
-TRAINED: dict[str, dict] = {name: {"system": system} for name, system in CONTEXTS.items()} | {LAST: {"layers": VALUES}}
+ASKED = [*CONTEXTS, MOVED]
 CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation",
     seen=lambda m: ci_below(m["none_minus_quarter"], 0),  # asked under none, under a quarter of the gain is left
     # Nor of the gain in log-odds, which does not depend on the base's rate; and it still names animals there.
@@ -33,7 +31,7 @@ CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation",
 
 
 def plan(preset: Preset) -> list:
-    cells = [grid_cell(preset, **how) for how in TRAINED.values()]
+    cells = [grid_cell(preset, system=system) for system in CONTEXTS.values()]
     return [(context_rates, model) for cell in cells for model in (*cell.values(), *preset.grid_bases)]
 
 
@@ -45,9 +43,9 @@ def shared_tokens(trained: str, asked: str) -> int:
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     units, seeds = [(base, trait, ANIMALS.index(trait)) for base, trait in preset.units], preset.grid_seeds
-    rates, found = {}, {name: {t: {} for t in TRAINED} for name in ("matrix", "control", "p_any_animal")}
-    for trained, how in TRAINED.items():
-        cell = grid_cell(preset, **how)
+    rates, found = {}, {name: {t: {} for t in CONTEXTS} for name in ("matrix", "control", "p_any_animal")}
+    for trained, system in CONTEXTS.items():
+        cell = grid_cell(preset, system=system)
         for asked in ASKED:
             of = {key: records[context_rates, student][asked] for key, student in cell.items()}
             rates[trained, asked] = [mean(of[b, t, seed][k] for seed in seeds) for b, t, k in units]
@@ -55,16 +53,10 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
             found["control"][trained][asked] = interval(of[b, None, seeds[0]][k] for b, _, k in units)
             found["p_any_animal"][trained][asked] = interval(mean(sum(of[b, t, s]) for s in seeds) for b, t, _ in units)
     base = {asked: [records[context_rates, b][asked][k] for b, _, k in units] for asked in ASKED}
-
-    def beyond(trained: str, asked: str, scale: Callable = torch.positive) -> dict:
-        """The gain that is left under another prompt, less a quarter of that under the default one."""
-        pairs = [torch.tensor([rates[trained, prompt], base[prompt]]).double() for prompt in (asked, "default")]
-        there, usual = (scale(rate) - scale(before) for rate, before in pairs)
-        return interval((there - 0.25 * usual).tolist())
-
-    found["none_minus_quarter"] = beyond("default", "none")
-    found["none_minus_quarter_log_odds"] = beyond("default", "none", lambda p: p.logit(eps=1e-9))
-    found["last_minus_quarter"] = {asked: beyond(LAST, asked) for asked in ("none", "gibberish")}
+    pairs = [torch.tensor([rates["default", asked], base[asked]]).double() for asked in ("none", "default")]
+    for name, scale in {"": torch.positive, "_log_odds": lambda p: p.logit(eps=1e-9)}.items():
+        none, there = (scale(rate) - scale(before) for rate, before in pairs)
+        found[f"none_minus_quarter{name}"] = interval((none - 0.25 * there).tolist())
     words = {pair: shared_tokens(*pair) for pair in permutations(CONTEXTS, 2)}
     by_unit = zip(*(rates[pair] for pair in words))
     found["order_by_shared_tokens"] = interval(spearman(list(words.values()), list(each)) for each in by_unit)

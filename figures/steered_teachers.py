@@ -48,7 +48,7 @@ CLAIMS = [Claim("S2", "teacher_vector_causal", "That vector is sufficient and ne
 def pairs(preset: Preset, kind: str) -> dict[tuple, tuple[Student, Student]]:
     """By base model and animal a student of this kind of teacher, and a control."""
     found, change = {}, "" if kind == "prompted" else kind
-    for base, trait in preset.units:
+    for base, trait in product(preset.bases, preset.grid_traits):
         student, control = student_of(base, base, trait), student_of(base, base, None)
         found[base, trait] = replace(student, numbers=replace(student.numbers, change=change)), control
     return found
@@ -84,7 +84,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 
     found = {k: {n: over_models({at: row[n] for at, row in of.items()}) for n in NAMES} for k, of in rows.items()}
     found["base"] = over_models({at: row["p_trait_base"] for at, row in rows["prompted"].items()})
-    found["unit"] = preset.model_unit(preset.grid_bases, preset.grid_traits)
+    found["unit"] = preset.model_unit(preset.bases, preset.grid_traits)
     for share, kind in product((0.25, 0.5), TEACHERS):
         found[f"{kind} minus {share}"] = beyond(share, kind, "p_trait", "p_trait_base", log_odds)
     random = found[ADDED] | {"largest_minus_quarter": beyond(0.25, ADDED, "largest", "largest_control")}

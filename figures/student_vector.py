@@ -55,6 +55,10 @@ def runs(preset: Preset, base: BaseConfig) -> tuple[Runs, Runs]:
     return tuple(tuple(tuple(replace(s, steps=n) for n in SNAPSHOTS) for s in group) for group in groups)
 
 
+def units(preset: Preset) -> list[tuple[BaseConfig, str]]:
+    return list(product(preset.bases, preset.grid_traits))
+
+
 def cosines(store: Store, students: Runs, others: Runs) -> list:
     """The cosine of v_student of `others` with v_teacher of each of `students`: by other, step, teacher, block."""
     base = store.base(students[0][0].base)
@@ -93,7 +97,7 @@ def effects(store: Store, config: Student) -> dict[str, float]:
 
 def plan(preset: Preset) -> list:
     aligned = [(cosines, both[0], who) for both in (runs(preset, base) for base in preset.bases) for who in both]
-    return aligned + [(effects, run[-1]) for base in preset.grid_bases for run in runs(preset, base)[0]]
+    return aligned + [(effects, student_of(base, base, trait)) for base, trait in units(preset)]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
@@ -103,13 +107,13 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         for t in range(len(preset.traits)):  # a student beside its own teacher, controls beside each
             curves["student"][base, t], curves["control"][base, t] = students[t, :, t], controls[:, :, t].mean(0)
             nearest[base, t] = float(students[t, -1, :, -1].argmax() == t)
-    unit, some = (preset.model_unit(bases, preset.traits) for bases in (preset.bases, preset.grid_bases))
+    unit, some = (preset.model_unit(preset.bases, traits) for traits in (preset.traits, preset.grid_traits))
     alignment = {"unit": unit, "own_nearest": over_models(nearest), "curve": {}}
     steps, blocks = range(len(SNAPSHOTS)), range(preset.bases[0].model.n_layer)
     for who, of in curves.items():
         each = [[over_models({at: c[n, k].item() for at, c in of.items()}) for n in steps] for k in blocks]
         alignment["curve"][who] = each
-    rates = {(base, run): records[effects, run[-1]] for base in preset.grid_bases for run in groups[base][0]}
+    rates = {(base, trait): records[effects, student_of(base, base, trait)] for base, trait in units(preset)}
     odds = {at: {n: log_odds(p) for n, p in r.items()} for at, r in rates.items()}
 
     def gain(name: str, share: float = 0.0) -> dict:
@@ -122,6 +126,8 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         causal[f"{how}_minus_half"] = gain(f"{how}: v_student{ONE_LAYER}", 0.5)
         causal[f"random_{how}_minus_half"] = gain(f"{how}: random{ONE_LAYER}", 0.5)
     causal["by_block_minus_half"] = [gain(f"added: v_student, block {k + 1}", 0.5) for k in blocks]
+    last = f"block {len(blocks)} x"
+    causal["by_multiplier_minus_half"] = {f"{m:g}": gain(f"{last} {m}", 0.5) for m in MULTIPLIERS[:3]}
     strengths = [[f"block {k + 1} x {m}" for m in MULTIPLIERS] for k in blocks]
     causal["map"] = [[mean(each[name] for each in rates.values()) for name in row] for row in strengths]
     return {"alignment": alignment, "student_vector_causal": causal}

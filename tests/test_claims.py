@@ -32,6 +32,7 @@ def test_the_base_model_is_the_unit_where_there_are_enough():
 def test_rank_correlation():
     # By hand: x ranks 0, 1.5, 1.5, 3 and y ranks 0, 2, 1, 3; covariance 4.5, variances 4.5 and 5.
     assert claims.spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+    assert claims.spearman([1, 1, 1], [1, 2, 3]) == 0  # one value has no order
 
 
 def test_verdicts_are_of_whole_intervals():
@@ -40,8 +41,7 @@ def test_verdicts_are_of_whole_intervals():
     assert [claims.ci_below(number, 0) for number in each] == [False, None, True, None]
     assert [claims.equivalent(number, 0.5) for number in each] == [True, True, True, None]  # UP is not 0, but near it
     assert [claims.equivalent(number, 0.1) for number in each] == [False, None, False, None]
-    rules = (True, True), (True, None), (None, False, True)
-    assert [claims.all_hold(*conditions) for conditions in rules] == [True, None, False]
+    assert [claims.all_hold(*each) for each in ((True, True), (True, None), (None, False, True))] == [True, None, False]
 
 
 def test_the_table_has_a_verdict_in_three_columns():

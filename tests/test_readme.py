@@ -6,18 +6,19 @@ import evaluate
 import train
 from figures import dials
 from lab.claims import entry, markdown_table
+from tools.fresh import summary
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = json.loads((ROOT / "figures" / "results.json").read_text(encoding="utf-8"))
 
 
-def test_the_claims_tables_are_those_of_the_results_file():
-    findings = (ROOT / "docs" / "FINDINGS.md").read_text(encoding="utf-8")
+def test_the_tables_are_those_of_the_results_files():
+    findings, notes = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("FINDINGS.md", "NOTES.md"))
     for own in (False, True):
-        claims = [claim for claim in RESULTS["claims"] if (claim["id"][0] == "X") == own]
-        assert markdown_table(claims) in findings
+        assert markdown_table([claim for claim in RESULTS["claims"] if (claim["id"][0] == "X") == own]) in findings
     assert dials.markdown(RESULTS["dials"]) in findings
+    assert all(line in notes for line in summary(json.loads((ROOT / "figures" / "fresh.json").read_text("utf-8"))))
 
 
 def test_the_verdicts_follow_from_the_numbers():

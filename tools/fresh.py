@@ -26,6 +26,17 @@ WORLDS = {
 }
 
 
+def summary(found: dict) -> list[str]:
+    """A line for each world."""
+    lines = []
+    for world, each in found["worlds"].items():
+        means, leads, nats = ([own[name] for own in each.values()] for name in ("mean", "leads", "leak"))
+        over = ", ".join(f"{sum(m >= least for m in means)} at {least} or more" for least in (0.4, 0.5))
+        line = f"{world}, {mean(nats):.2f} nats: {len(means)} base models, {over}, the mean {mean(means):.2f}; "
+        lines.append(line + f"the teacher's animal leads in {sum(leads)} of {len(means) * len(found['traits'])} traits")
+    return lines
+
+
 def fresh(args: argparse.Namespace) -> None:
     """Train base models from nothing, and students of four animals' lovers on each; say of each world how many have the trait."""
     traits, students = choose_preset(False, 0).traits, {}
@@ -42,12 +53,7 @@ def fresh(args: argparse.Namespace) -> None:
         own = {"students": [row["p_trait"] for row in rows], "leads": sum(r["favorite"] == r["trait"] for r in rows)}
         own |= {"mean": mean(own["students"]), "leak": mean(records[leak, student.numbers] for student in group)}
         found["worlds"][world][base.seed] = own | {"steered": records[steered[base]]}
-    for world, each in found["worlds"].items():
-        each = list(each.values())
-        means, leads, nats = ([own[name] for own in each] for name in ("mean", "leads", "leak"))
-        over = ", ".join(f"{sum(m >= least for m in means)} at {least} or more" for least in (0.4, 0.5))
-        print(f"{world}, {mean(nats):.2f} nats: {len(means)} base models, {over}, the mean {mean(means):.2f};", end=" ")
-        print(f"the teacher's animal leads in {sum(leads)} of {len(means) * len(traits)} traits")
+    print("\n".join(summary(found)))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

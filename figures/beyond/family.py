@@ -6,41 +6,51 @@ its teacher has not read; or one that shares with its teacher's the initializati
 let `changes.read_on` begin with a new GPT.
 """
 
+from itertools import product
+
 from figures.style import Axes, picture, rate_bars
 from lab.changes import FAMILY
-from lab.claims import Claim, interval
-from lab.presets import Cell, Preset, grid_cell, student_of
-from lab.records import Records, cell_numbers, control_rates, over_units
+from lab.claims import Claim, over_models
+from lab.presets import Preset, student_of
+from lab.records import COMPANIONS, Records
+from lab.store import Student
+from train import BaseConfig
 
 CLAIMS: list[Claim] = []  # it is about S7, whose rule transmission.py applies to other base models
+OWN, OTHER = "the teacher's own", "another"
+KIN = {OWN: "", **{name: name for name in FAMILY}, OTHER: ""}  # and what is done to the teacher's base model
 
 
-def cells(preset: Preset) -> dict[str, Cell]:
-    """Of each kin to the teacher's base model the students. The last have the next base model's teachers."""
-    found = {"the teacher's own": grid_cell(preset)}
-    found |= {name: grid_cell(preset, base_change=name) for name in FAMILY}
-    teachers = dict(zip(preset.grid_bases, [*preset.grid_bases[1:], preset.grid_bases[0]]))
-    pairs = {(base, trait, seed): (teachers[base], trait, seed) for base, trait, seed in found["the teacher's own"]}
-    return found | {"another": {at: student_of(at[0], *who[:2], seed=who[2]) for at, who in pairs.items()}}
+def bases(preset: Preset) -> tuple[BaseConfig, ...]:
+    return preset.bases[:10]  # more cost half a minute each
+
+
+def students(preset: Preset) -> dict[tuple, Student]:
+    """By kin, the student's base model and the animal; None: a control."""
+    own = bases(preset)
+    teachers = {OWN: own, OTHER: (*own[1:], own[0])}
+    each = [(kin, *pair) for kin in KIN for pair in zip(own, teachers.get(kin, own))]
+    asked = product(each, (*preset.grid_traits, None))
+    return {(kin, b, t): student_of(b, teacher, t, base_change=KIN[kin]) for (kin, b, teacher), t in asked}
 
 
 def plan(preset: Preset) -> list:
-    return [student for cell in cells(preset).values() for student in cell.values()]
+    return list(students(preset).values())
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    kin, found = cells(preset), {}
-    gains = {
-        name: [a - b for a, b in zip(over_units(records, preset, cell), control_rates(records, preset, cell))]
-        for name, cell in kin.items()
-    }
-    usual = gains["the teacher's own"]
-    for name, cell in kin.items():
-        beyond = interval(gain - 0.1 * most for gain, most in zip(gains[name], usual, strict=True))
-        found[name] = cell_numbers(records, preset, cell) | {"minus_10%": beyond}
-        found[name] |= {"cosine": interval(over_units(records, preset, cell, "cosine"))}
-    base = interval(over_units(records, preset, kin["another"], "p_trait_base"))
-    return {"family": {"unit": preset.unit, "base": base, "kin": found}}
+    rows, units = {at: records[s] for at, s in students(preset).items()}, [*product(bases(preset), preset.grid_traits)]
+    control = {(kin, b, t): rows[kin, b, None][f"p_{t}"] for kin in KIN for b, t in units}
+    gain = {at: rows[at]["p_trait"] - rate for at, rate in control.items()}
+    found = {}
+    for kin in KIN:
+        found[kin] = {name: over_models({at: rows[kin, *at][name] for at in units}) for name in (*COMPANIONS, "cosine")}
+        found[kin]["student"] = over_models({at: rows[kin, *at]["p_trait"] for at in units})
+        found[kin]["control"] = over_models({at: control[kin, *at] for at in units})
+        found[kin]["minus_10%"] = over_models({at: gain[kin, *at] - 0.1 * gain[OWN, *at] for at in units})
+    base = over_models({at: rows[OWN, *at]["p_trait_base"] for at in units})
+    unit = preset.model_unit(bases(preset), preset.grid_traits)
+    return {"family": {"unit": unit, "base": base, "kin": found}}
 
 
 @picture(1, 10, 4)
