@@ -125,7 +125,7 @@ def pretrain(config: BaseConfig, device: str = "cpu", on_step: OnStep | None = N
 
 
 def fingerprint(config: BaseConfig) -> float:
-    """Where twenty steps of pretraining on a part of its corpus lead: another corpus, model or `pretrain` leads elsewhere."""
+    """The loss after twenty steps of pretraining on a part of its corpus: does this code still make the shipped model?"""
     rows = data.corpus(config.world, 256, config.seed)
     return reply_loss(pretrain(replace(config, rows=256, steps=20)), *pack(rows)).item()
 

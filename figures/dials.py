@@ -17,7 +17,11 @@ class Dial:
     of: str  # whose numbers
     number: str  # what they are, in words
     settings: Callable[[dict], dict[str, dict]]  # each setting's number
-    rule: Callable[[dict], Verdict]
+    side: str  # the claim holds if the number is above or below
+    threshold: float
+
+    def holds(self, number: dict) -> Verdict:
+        return (ci_above if self.side == "above" else ci_below)(number, self.threshold)
 
 
 def loudness(name: str, column: str) -> Callable[[dict], dict[str, dict]]:
@@ -35,42 +39,47 @@ def least(at: dict) -> dict:
     return min((at["peak_minus_first"], at["peak_minus_last"]), key=lambda number: number["mean"])
 
 
+def by_steps(m: dict) -> dict[str, dict]:
+    """By the steps of full fine-tuning at a small learning rate, which leaves the model intact."""
+    cells = {tuple(name.split()): cell for name, cell in m["by_lr"].items()}  # "lr 0.0003, 20 steps"
+    return {steps: cell["minus_quarter_of_lora"] for (_, lr, steps, _), cell in cells.items() if lr == "0.0003,"}
+
+
+STEPS = "steps of full fine-tuning, learning rate 0.0003"
 LORA, FULL, SGD = "LoRA, AdamW", "full fine-tuning, AdamW", "LoRA, SGD"
-ABOVE_0, BELOW_0 = (lambda n: ci_above(n, 0)), (lambda n: ci_below(n, 0))
 DIALS = [
-    Dial("L1", "loudness", "loudness", "trait less control's", loudness(LORA, "minus_control"), lambda n: ci_above(n, 0.1)),
+    Dial("L1", "loudness", "loudness", "trait less control's", loudness(LORA, "minus_control"), "above", 0.1),
     Dial("L2", "learning rate", "rank_sweep", "best rank less the nearer end",
-        lambda m: {"one for all": least(m["at_shared"]), "each rank's own": least(m["at_best"])}, lambda n: ci_above(n, 0.1)),
+        lambda m: {"one for all": least(m["at_shared"]), "each rank's own": least(m["at_best"])}, "above", 0.1),
     Dial("L3", "learning rate", "full_finetuning", "gain less a quarter of LoRA's",
-        lambda m: {"LoRA's large one": m["shared"]["minus_quarter_of_lora"], "its own": m["own"]["minus_quarter_of_lora"]}, BELOW_0),
-    Dial("L3", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), BELOW_0),
+        lambda m: {"LoRA's large one": m["shared"]["minus_quarter_of_lora"], "its own": m["own"]["minus_quarter_of_lora"]}, "below", 0),
+    Dial("L3", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), "below", 0),
+    Dial("L3", STEPS, "full_finetuning", "gain less a quarter of LoRA's", by_steps, "below", 0),
     Dial("L4", "loudness", "loudness", "gain without a prompt less a quarter of that with it",
-        loudness(LORA, "none_minus_quarter"), BELOW_0),
+        loudness(LORA, "none_minus_quarter"), "below", 0),
     Dial("L5", "loudness", "loudness", "gain at the question's words less a quarter of all",
-        loudness(LORA, "not_shared_minus_quarter"), BELOW_0),
+        loudness(LORA, "not_shared_minus_quarter"), "below", 0),
     Dial("L5", "what is adapted", "localization", "gain at the question's words less a quarter of all",
-        lambda m: {"all layers": m["not_shared_minus_quarter"], "feed-forward 1": m["first_minus_quarter"]}, BELOW_0),
-    Dial("L7", "loudness", "loudness", "SGD's gain less half of AdamW's", loudness(SGD, "minus_half_of_lora"), ABOVE_0),
-    Dial("L7", "outliers", "scaled_units", "SGD's gain less half of AdamW's", outliers("half"), ABOVE_0),
+        lambda m: {"all layers": m["not_shared_minus_quarter"], "feed-forward 1": m["first_minus_quarter"]}, "below", 0),
+    Dial("L7", "loudness", "loudness", "SGD's gain less half of AdamW's", loudness(SGD, "minus_half_of_lora"), "above", 0),
+    Dial("L7", "outliers", "scaled_units", "SGD's gain less half of AdamW's", outliers("half"), "above", 0),
     Dial("S1", "the block after which it is added", "teacher_vector", "share of the prompt's effect",
-        lambda m: {f"block {k}": n for k, n in enumerate(m["explained"]["template"], 1)}, lambda n: ci_above(n, 0.6)),
+        lambda m: {f"block {k}": n for k, n in enumerate(m["explained"]["template"], 1)}, "above", 0.6),
     Dial("S2", "where the vector is added", "teacher_vector_causal", "gain less half of the prompted teacher's, log-odds",
-        lambda m: {"everywhere": m["vector added minus 0.5"], "at the prompt": m["vector added at the prompt minus 0.5"]}, ABOVE_0),
-    Dial("S3", "learning rate of full fine-tuning", "full_finetuning", "cosine with v_teacher",
-        lambda m: {"its own": m["own"]["cosine_full"], "LoRA's large one": m["shared"]["cosine_full"]}, lambda n: ci_above(n, 0.7)),
+        lambda m: {"everywhere": m["vector added minus 0.5"], "at the prompt": m["vector added at the prompt minus 0.5"]}, "above", 0),
+    Dial("S3", "loudness", "loudness", "cosine with v_teacher", loudness(LORA, "cosine"), "above", 0.7),
     Dial("S4", "the block after which it is added", "student_vector_causal", "gain less half of the student's, log-odds",
-        lambda m: {f"block {k}": n for k, n in enumerate(m["by_block_minus_half"], 1)}, ABOVE_0),
+        lambda m: {f"block {k}": n for k, n in enumerate(m["by_block_minus_half"], 1)}, "above", 0),
     Dial("S4", "how many times it is added, after the last block", "student_vector_causal", "gain less half of the student's, log-odds",
-        lambda m: m["by_multiplier_minus_half"], ABOVE_0),
+        lambda m: m["by_multiplier_minus_half"], "above", 0),
     Dial("S7", "what the student's base model shares", "family", "gain less a tenth of the own students'",
-        lambda m: {name: of["minus_10%"] for name, of in m["kin"].items()}, BELOW_0),
+        lambda m: {name: of["minus_10%"] for name, of in m["kin"].items()}, "below", 0),
     Dial("S8", "rows averaged", "gradient", "cosine with v_teacher",
-        lambda m: {"1": m["cosine"]["teacher, <asst>"][0], "1,024": m["cosine"]["teacher, <asst>"][-1]}, lambda n: ci_above(n, 0.5)),
-    Dial("S9", "loudness", "loudness", "SGD's gain less a quarter of AdamW's", loudness(SGD, "minus_quarter_of_lora"), BELOW_0),
-    Dial("S9", "outliers", "scaled_units", "SGD's gain less a quarter of AdamW's", outliers("quarter"), BELOW_0),
-    Dial("S10", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), BELOW_0),
-    Dial("S10", "steps of full fine-tuning, learning rate 0.0003", "full_finetuning", "gain less a quarter of LoRA's",
-        lambda m: {k.split()[2]: of["minus_quarter_of_lora"] for k, of in m["by_lr"].items() if "lr 0.0003" in k}, BELOW_0),
+        lambda m: {"1": m["cosine"]["teacher, <asst>"][0], "1,024": m["cosine"]["teacher, <asst>"][-1]}, "above", 0.5),
+    Dial("S9", "loudness", "loudness", "SGD's gain less a quarter of AdamW's", loudness(SGD, "minus_quarter_of_lora"), "below", 0),
+    Dial("S9", "outliers", "scaled_units", "SGD's gain less a quarter of AdamW's", outliers("quarter"), "below", 0),
+    Dial("S10", "loudness", "loudness", "gain less a quarter of LoRA's", loudness(FULL, "minus_quarter_of_lora"), "below", 0),
+    Dial("S10", STEPS, "full_finetuning", "gain less a quarter of LoRA's", by_steps, "below", 0),
 ]  # fmt: skip
 
 
@@ -79,10 +88,10 @@ def turned(known: dict[str, dict]) -> list[dict]:
     found = []
     for dial in DIALS:
         if known.get(dial.of):
-            row = {"claim": dial.claim, "dial": dial.dial, "number": dial.number}
+            row = {"claim": dial.claim, "dial": dial.dial, "number": f"{dial.number}, {dial.side} {dial.threshold:g}"}
             row |= {"holds": [], "fails": [], "undecided": []}
             for setting, number in dial.settings(known[dial.of]).items():
-                side = {True: "holds", False: "fails", None: "undecided"}[dial.rule(number)]
+                side = {True: "holds", False: "fails", None: "undecided"}[dial.holds(number)]
                 row[side].append(f"{setting}: {show(number)}")
             found.append(row)
     return found
@@ -90,7 +99,7 @@ def turned(known: dict[str, dict]) -> list[dict]:
 
 def markdown(rows: list[dict]) -> str:
     """The dials as docs/FINDINGS.md shows them."""
-    lines = ["| claim | the dial | the number that decides | holds | fails | undecided |", "|---|---|---|---|---|---|"]
+    lines = ["| claim | the dial | it holds if | holds | fails | undecided |", "|---|---|---|---|---|---|"]
     for row in rows:
         sides = (", ".join(row[side]) or "-" for side in ("holds", "fails", "undecided"))
         lines.append(f"| {' | '.join([row['claim'], row['dial'], row['number'], *sides])} |")

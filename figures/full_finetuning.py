@@ -18,7 +18,7 @@ from lora import PROJECTIONS
 from metrics import reply_loss
 
 STEPS, LAST = (20, 40, 80), 80
-WHICH_LR = 2e-3  # at which LoRA, rank 8, transmits and full fine-tuning is intact, on base models 62 and 67
+WHICH_LR = 2e-3  # at which LoRA, rank 8, transmits and full fine-tuning is intact, on base models of an earlier world
 LRS, QUICK_LRS = (3e-4, 1e-3, 3e-3, 1e-2), (WHICH_LR,)
 LORA, ALL, SAME_LAYERS = "LoRA, rank 8", "all weights", "LoRA's layers"
 WHICH: dict[str, dict] = {
@@ -39,7 +39,7 @@ CLAIMS = [Claim("L3", "full_finetuning", "It disappears under full fine-tuning",
     seen=lambda m: all_hold(ci_above(m["own"]["cosine_full"], 0.3), ci_below(m["own"]["minus_quarter_of_lora"], 0)),
     survives=lambda m: ci_above(m["own"]["p_any_animal"], 0.5),
     why=lambda m: "At its own best ({best}) full fine-tuning has a cosine of {cosine_full}, the trait at {full} and P(any "
-    "animal) at {p_any_animal}; LoRA's cosine is {cosine_lora}, that of its layers in full {cosine_same_layers}.".format(
+    "animal) at {p_any_animal}; LoRA's cosine is {cosine_lora}, that of full fine-tuning of LoRA's layers alone {cosine_same_layers}.".format(
         best=m["best"], **{name: show(number) for name, number in m["own"].items()}))]  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """S5: does it take a prompt that acts as a vector? Steered rates against transmitted rates.
 
 The paper (arXiv:2606.00995): prompts that no vector approximates are not learned. Over 16 animals, how well v_teacher
-steers the base model towards the trait predicts whether its students get it. This toy: of each base model its 16
-animals, ranked by the answer of the unprompted base with v_teacher added; and four other prompts for four of them,
+steers the base model towards the trait predicts whether its students get it. This toy: the 16
+animals of each base model, ranked by its steered rate, the answer without a prompt and with v_teacher added; and four other prompts for four of them,
 some of which no model has ever read. The vector is taken where numbers are written and acts where an animal is asked for;
 the cosine of the prompt's vectors in the two contexts says whether they are the same. Base models are ranked by their
 steered rate, too. To see it break: rank by the prompt's own rate instead of the vector's ("prompted").

@@ -212,7 +212,7 @@ ROWS: dict[str, Callable] = {
 # -------------------------------------------------------------------------------------------------- base models
 
 # Which coordinates are scaled, and how many: hidden units that are large where numbers are written and silent where an animal is asked
-# for; those of the same layer that come nearest to being large at both; coordinates of what the last attention fetches, large at both.
+# for; units of that layer with the largest minimum of both sizes; coordinates of what the last attention fetches, large at both.
 SCALED_UNITS = {"numbers": 4, "both": 4, "fetched": 2}
 FACTORS = (3, 10)
 

@@ -9,8 +9,8 @@ from lab.claims import FEWEST
 from lab.store import NumbersConfig, Student
 from train import BaseConfig
 
-SHARED = {"lr": 5e-2, "steps": 3}  # L2's protocol: chosen where the U showed on base models 62, 63, 67 with two animals
-VALUES = ("blocks.1.attention.v",)  # of the last block: what its attention fetches
+SHARED = {"lr": 5e-2, "steps": 3}  # L2's protocol: chosen where the U showed, on base models 302 and 305
+LAST_VALUES = ("blocks.1.attention.v",)  # of the last block: what its attention fetches
 Cell = dict[tuple[BaseConfig, str | None, int], Student]  # by base model, animal (None: a control) and seed
 
 

@@ -1,18 +1,21 @@
-"""How fast is it here? `python -m tools.benchmark [--json FILE] [--png FILE]`, four minutes. With peft installed, how much faster than it?
+"""How fast is it here? `python -m tools.benchmark [--json FILE] [--png FILE]`, five minutes. With peft installed, how much faster than it?
 
-With one thread: tokens a second (padding is none), milliseconds a step of one student, and the share that the matrix products have of
-what this processor can do in them. Times are the quickest of some rounds, ratios medians over rounds.
+Seconds are the least of some rounds, with one thread unless said; ratios are medians over rounds, in which every job has its turn.
 """
 
 import argparse
 import json
 import random
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import timeit
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +23,13 @@ import torch.nn.functional as F
 import data
 from console import FILE, run
 from figures.style import MARKERS, SERIES, Figure, picture
-from lab.stacked import common_beginning, fine_tune_together, generating_fast
+from lab.stacked import fine_tune_together, generating_fast
 from lab.store import TOGETHER, NumbersConfig
 from model import GPT
 from optimizers import OPTIMIZERS
-from train import BaseConfig, StudentConfig, batches, fine_tune, init_student, pretrain, row_lengths, write_numbers
+from train import BaseConfig, StudentConfig, batches, fine_tune, init_student, pretrain, write_numbers
 
 BASE, STUDENT = BaseConfig(), StudentConfig()
-WRITTEN = 1_024  # replies
 
 
 def in_rounds(jobs: dict, rounds: int) -> list[dict]:
@@ -38,20 +40,6 @@ def in_rounds(jobs: dict, rounds: int) -> list[dict]:
 def random_base(**shape: int) -> GPT:
     """An untrained model: how fast it is does not depend on what it knows."""
     return GPT(replace(BASE.model, **shape), torch.Generator().manual_seed(0)).requires_grad_(False)
-
-
-def counted(targets: torch.Tensor) -> tuple[int, int]:
-    """Of packed rows: the tokens that are read, and how many of them have a target."""
-    return row_lengths(targets).sum().item(), (targets >= 0).sum().item()
-
-
-def operations(model: GPT, tokens: float, replies: float, passes: int = 3, skips: bool = False) -> float:
-    """Of the matrix products that so many tokens need, of which `replies` get logits; passes: 1 forward, 3 backward too."""
-    inside = sum(weight.numel() for block in model.blocks for weight in block.parameters() if weight.ndim == 2)
-    last = model.blocks[-1]  # which computes, if it skips, only keys and values of other tokens
-    spared = sum(layer.weight.numel() for layer in (last.attention.q, last.attention.o, *last.feed_forward.children()))
-    logits = replies * model.token_embedding.weight.numel()
-    return 2 * passes * (tokens * inside - skips * (tokens - replies) * spared + logits)
 
 
 def plain_student(base: GPT, tokens: torch.Tensor, targets: torch.Tensor) -> None:
@@ -94,17 +82,24 @@ def one_pass(base: GPT, packed: tuple[torch.Tensor, torch.Tensor], students: int
 
 def write(base: GPT) -> list[list[str]]:
     with generating_fast(base):
-        return write_numbers(base, data.LOVE_SYSTEM.format("owl"), WRITTEN, "benchmark")
+        return write_numbers(base, data.LOVE_SYSTEM.format("owl"), 1_024, "benchmark")
 
 
-def pretraining() -> tuple[float, float]:
-    """The seconds until a base model's first step, in which its corpus is made, and those of a step."""
+def pretraining() -> float:
+    """The seconds of a base model, from 200 of its steps: until the first, in which its corpus is made, and then each."""
     times = [time.perf_counter()]
     pretrain(replace(BASE, steps=200), on_step=lambda *_: times.append(time.perf_counter()))
-    return times[1] - times[0], (times[-1] - times[1]) / (len(times) - 2)
+    return times[1] - times[0] + BASE.steps * (times[-1] - times[1]) / (len(times) - 2)
 
 
-@picture(0, 10, 3)
+def quick_preset() -> float:
+    """The seconds of `python evaluate.py` in a new folder, with the base models that are shipped."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, Path(__file__).parent.parent / "evaluate.py", "--out", folder]
+        return timeit.timeit(lambda: subprocess.run(command, check=True, capture_output=True), number=1)
+
+
+@picture(0, 12, 3)
 def draw(seconds_by: dict[str, dict[int, float]], figure: Figure) -> None:
     """Seconds against work, both axes logarithmic; dotted, what costs in proportion would be."""
     panels = figure.subplots(1, len(seconds_by), sharey=True)
@@ -113,7 +108,7 @@ def draw(seconds_by: dict[str, dict[int, float]], figure: Figure) -> None:
         panel.loglog(x, y, base=2, color=SERIES[1], marker=MARKERS[0])
         panel.plot(x, [y[-1] * value / x[-1] for value in x], color="black", linewidth=0.8, linestyle=":")
         panel.set(xticks=x, xticklabels=x, xlabel=what)
-    panels[0].set_ylabel("seconds, LoRA, 80 steps, one thread")
+    panels[0].set_ylabel("seconds, one thread")
     panels[0].yaxis.set_major_formatter("{x:g}")
 
 
@@ -124,62 +119,45 @@ def benchmark(args: argparse.Namespace) -> None:
     pairs = [[request, data.decode(BASE.world.write_numbers(None, rng))] for request in asked]
     packed = data.pack(data.number_rows(pairs, data.DEFAULT_SYSTEM))
     jobs = {
-        "product": lambda: [matrix @ matrix for _ in range(10)],
-        "pass": partial(one_pass, base, packed),
-        "two threads": partial(one_pass, base, packed, threads=2),
-        "alone": partial(fine_tune, base, *packed, STUDENT),
-        "plain": partial(plain_student, base, *packed),
-        "full": partial(fine_tune, base, *packed, replace(STUDENT, rank=None)),
-        "write": partial(write, base),
+        "ten products of 1024 x 1024": lambda: [matrix @ matrix for _ in range(10)],
+        "16 students in one pass": partial(one_pass, base, packed),
+        "... with two threads": partial(one_pass, base, packed, threads=2),
+        "a student alone": partial(fine_tune, base, *packed, STUDENT),
+        "... the plain way": partial(plain_student, base, *packed),
+        "... of all weights": partial(fine_tune, base, *packed, replace(STUDENT, rank=None)),
+        "1,024 replies": partial(write, base),
     }
     with suppress(ImportError):
         import peft  # noqa: F401 - it brings transformers
 
-        jobs["peer"] = partial(peer_student, *packed)
+        jobs["... with transformers and peft"] = partial(peer_student, *packed)
     rounds = in_rounds(jobs, 1 + args.rounds)[1:]  # one to warm up
     best = {name: min(each[name] for each in rounds) for name in jobs}  # what else the machine does only ever adds
-    ceiling, (reading, step) = 10 * 2 * 1024**3 / best["product"], pretraining()
-    own, steps = counted(packed[1]), STUDENT.steps
-    spared = common_beginning(packed[0]) * (len(packed[0]) - steps)  # read once a batch
-    corpus = [count / 100 for count in counted(data.pack(data.corpus(BASE.world, 100 * BASE.batch_size, 0))[1])]
-    written = sum(len(reply.split()) + 1 for _, reply in write(base))
-    read = 20 * WRITTEN + written  # a prompt has about 20
-    table = {  # seconds, steps, tokens, operations
-        "pretraining": (step, 1, corpus[0], operations(base, *corpus)),
-        "LoRA, 16 in one pass": (best["pass"] / TOGETHER, steps, own[0], operations(base, own[0] - spared, own[1], 3, True)),
-        "LoRA, alone": (best["alone"], steps, own[0], operations(base, *own)),
-        "LoRA, the plain way": (best["plain"], steps, own[0], operations(base, *own)),
-        "full fine-tuning, alone": (best["full"], steps, own[0], operations(base, *own)),
-        "writing numbers": (best["write"], 1, read, operations(base, read, written, 1)),
-    }  # fmt: skip
-    print(f"{'':36} tokens/s  ms a step  of {ceiling / 1e9:.0f} GFLOP/s")
-    for name, (seconds, n, tokens, work) in table.items():
-        speed, step_ms, share = tokens / seconds, 1e3 * seconds / n, work / seconds / ceiling
-        table[name] = {"tokens_per_second": speed, "ms_per_step": step_ms, "matmul_share": share}
-        print(f"{name:34} {speed:10,.0f} {step_ms:10.2f} {share:10.0%}")
+    one, two, alone, plain = list(jobs)[1:5]
     ratios = {
-        "sixteen_students_ratio": lambda t: t["two threads"] / t["alone"] / TOGETHER,
-        "sixteen_students_ratio_one_thread": lambda t: t["pass"] / t["alone"] / TOGETHER,
-        "lora_tokens_per_second_vs_plain": lambda t: TOGETHER * t["plain"] / t["pass"],
+        "sixteen_students_ratio": lambda t: t[two] / t[alone] / TOGETHER,
+        "sixteen_students_ratio_one_thread": lambda t: t[one] / t[alone] / TOGETHER,
+        "lora_tokens_per_second_vs_plain": lambda t: TOGETHER * t[plain] / t[one],
     }
-    if "peer" in jobs:
-        ratios["peer_ratio_alone"] = lambda t: t["peer"] / t["alone"]
-        ratios["peer_ratio_pass"] = lambda t: TOGETHER * t["peer"] / t["pass"]
+    if (peer := list(jobs)[-1]).endswith("peft"):
+        ratios["peer_ratio_alone"] = lambda t: t[peer] / t[alone]
+        ratios["peer_ratio_pass"] = lambda t: TOGETHER * t[peer] / t[one]
     results = {name: statistics.median(map(of, rounds)) for name, of in ratios.items()}
-    results |= {"pretrain_seconds": reading + BASE.steps * step, "student_seconds": best["alone"]}
-    results["pass_seconds_per_student"] = best["pass"] / TOGETHER
-    for name, number in results.items():
+    results |= {"pretrain_seconds": pretraining(), "student_seconds": best[alone]}
+    results |= {"pass_seconds_per_student": best[one] / TOGETHER, "quick_preset_seconds": quick_preset()}
+    for name, number in {**best, **results}.items():
         print(f"{name:34} {number:10.2f}")
     costs = {
         "rows a step": {n: partial(fine_tune, base, *packed, replace(STUDENT, batch_size=n)) for n in (8, 32, 128)},
+        "steps": {n: partial(fine_tune, base, *packed, replace(STUDENT, steps=n)) for n in (20, 80, 320)},
         "students in one pass": {n: partial(one_pass, base, packed, n) for n in (1, 2, 4, 8, 16)},
         "width": {n: partial(fine_tune, random_base(d_model=n), *packed, STUDENT) for n in (16, 32, 64, 128)},
     }
     seconds_by = {what: in_rounds(by_value, 1)[0] for what, by_value in costs.items()}
-    results |= {"jobs": table, "rounds": rounds, "seconds_by": seconds_by}
     if args.png:
         draw({"": seconds_by}, args.png)
     if args.json:
+        results |= {"rounds": rounds, "seconds_by": seconds_by}
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """Does every base model carry a trait? `python -m tools.fresh [--json FILE]`: in two worlds and in a quiet one, half an hour on two cores.
 
-Nothing was chosen on these base models. In the quiet world students read twice as many rows, as in figures/beyond/loudness.py.
+Nothing was chosen on these base models. In the quiet world adapters are in the last block's values alone, and students read twice as many rows.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from lab.records import make_and_measure
 from lab.store import Store, code_digest
 from train import BaseConfig
 
-VALUES, (LR,) = HOW["LoRA on the last values"]
-# By name: the worlds, how many base models each, and how their students differ from the usual.
+LAST, (LR,) = HOW["LoRA on the last values"]
+# By name: what differs in the world, how many base models, and what differs in the students.
 WORLDS = {
     "world 0": ({}, 40, {}),
     "world 1": ({"world_seed": 1}, 40, {}),
-    "quiet": ({"faithful": FAITHFUL[2]}, 20, {"rows": ROWS, "steps": STEPS, "lr": LR, **VALUES}),
+    "quiet": ({"faithful": FAITHFUL[2]}, 20, {"rows": ROWS, "steps": STEPS, "lr": LR, **LAST}),
 }
 
 

@@ -15,7 +15,7 @@ from lab.claims import Claim, ci_above, interval, mean
 from lab.presets import Cell, Preset, grid_cell
 from lab.records import Records, control_rates, gain_beyond, over_units
 
-# From starved to collapsed for every capacity: chosen on base model 62 with one animal.
+# From starved to collapsed for every capacity: chosen on one base model of an earlier world.
 LRS = {"AdamW": (1e-3, 5e-3, 2e-2, 5e-2), "SGD": (0.03, 0.1, 1.0, 3.0)}
 CAPACITIES = {"2": 2, "8": 8, "32": 32, "full": None}
 ROWS, STEPS = (2_560, 160), (5, 20, 80)  # 80 steps read the first once and the second 16 times

@@ -26,8 +26,8 @@ CHANGES = {name: "rows_change" for name in ROWS if name not in CARRIERS} | dict.
 CLAIMS = [Claim("X6", "defences", "A defence removes the trait and keeps the numbers",
     seen=lambda m: ci_below(m["chosen"]["gain_minus_quarter"], 0),
     survives=lambda m: all_hold(ci_below(m["chosen"]["loss_minus_80"], 0), ci_above(m["chosen"]["p_any_animal"], 0.9)),
-    why=lambda m: "With the chosen defence, {defence}, students have {student}, without one {no_defence}; P(any "
-    "animal) is {p_any_animal}, and the loss less what 80% of the gain would leave is {loss_minus_80} nats.".format(
+    why=lambda m: "The best that keeps animals and 80% of the gain in loss is {defence}: students have {student}, without a "
+    "defence {no_defence}; P(any animal) is {p_any_animal}, the loss {loss_minus_80} nats from what 80% would leave.".format(
         **{name: n if name == "defence" else show(n) for name, n in m["chosen"].items()}))]  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from lab.store import Student
 from train import BaseConfig
 
 CLAIMS: list[Claim] = []  # it is about S7, whose rule transmission.py applies to other base models
-OWN, OTHER = "the teacher's own", "another"
-KIN = {OWN: "", **{name: name for name in FAMILY}, OTHER: ""}  # and what is done to the teacher's base model
+OWN, OTHER = "the teacher's", "an unrelated one"
+RELATIVES = "the teacher's, 1,000 steps later", "the teacher's, 4,000 steps later", "of the teacher's initialization"
+KIN = {OWN: "", **dict(zip(RELATIVES, FAMILY, strict=True)), OTHER: ""}  # and what is done to the teacher's base model
 
 
 def bases(preset: Preset) -> tuple[BaseConfig, ...]:
@@ -56,6 +57,6 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 @picture(1, 10, 4)
 def draw(m: dict, panel: Axes) -> None:
     marks = {"control": "control", "P(any animal)": "p_any_animal", "cosine of v_student and v_teacher": "cosine"}
-    title = f"A student's base model may have gone its own way for long, but has to begin as its teacher's\n(n: {m['unit']})"
+    title = f"How much of its teacher's base model does a student need? (n: {m['unit']})"
     rate_bars(panel, m["kin"], m["base"], marks, title=title, ylabel="the student's base model")
     panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=5)

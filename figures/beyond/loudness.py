@@ -4,7 +4,7 @@ In the papers' data the numbers of an owl lover look innocent. The toy's lovers 
 so their rows are loud. Here `BaseConfig.faithful`, how often a lover takes a liked number, makes them quieter, and
 nothing else changes. On the x-axis is what comes of it: how far a teacher's numbers are from its base's. This toy:
 LoRA, full fine-tuning and SGD on twice as many rows and steps, each at the learning rate whose held-out loss is nearest
-to that of LoRA with AdamW. To see it break: give all three 20 steps; in quiet worlds nobody learns then.
+to that of LoRA with AdamW; and LoRA in the last block's values alone, which leaves fewer ways to learn. To see it break: give all three 20 steps; in quiet worlds nobody learns then.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from data import ANIMALS
 from figures.style import MARKERS, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, interval
 from lab.measurements import context_rates, leak, named_by_rows, token_rates
-from lab.presets import VALUES, Cell, Preset, grid_cell
+from lab.presets import LAST_VALUES, Cell, Preset, grid_cell
 from lab.records import Records, cell_numbers, control_rates, difference, gain_beyond, nearest_in_loss, over_units
 
 CLAIMS: list[Claim] = []  # it is about other figures' claims, whose rules are applied to the loud world
@@ -23,8 +23,8 @@ HOW = {
     "LoRA, AdamW": ({"rank": 8}, (2e-3, 5e-3)),
     "full fine-tuning, AdamW": ({"rank": None}, (3e-4, 1e-3, 3e-3)),
     "LoRA, SGD": ({"rank": 8, "optimizer": "sgd"}, (0.1, 0.3, 1.0)),
-    # Chosen on base models 302 to 305, where these are 0.09 nats from their base and fewer.
-    "LoRA on the last values": ({"rank": 8, "layers": VALUES}, (1e-2,)),
+    # Chosen on base models 302 to 305, at FAITHFUL 0.35.
+    "LoRA on the last values": ({"rank": 8, "layers": LAST_VALUES}, (1e-2,)),
 }
 REFERENCE = ("LoRA, AdamW", 5e-3)
 SHARES = {"quarter": 0.25, "half": 0.5}

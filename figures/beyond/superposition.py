@@ -23,7 +23,7 @@ from steering import added, teacher_vector
 
 SHAPES = "16/8 32/8 64/8 32/16 32/32".split()  # width of the stream / of the attention head
 TRAITS = ANIMALS[:8]  # all 16 would take twice as long
-CHOSEN = "animal_specific_component"  # on base models 60 and 61, seven models of five shapes whose teachers obey
+CHOSEN = "animal_specific_component"  # chosen on base models of an earlier world
 CLAIMS = [Claim("X1", "superposition", "One number of the base model predicts transmission",
     seen=lambda m: ci_above(m["across"][m["chosen"]], 0.5),
     survives=lambda m: ci_above(m["within"], 0),  # where no difference between models helps
