@@ -85,20 +85,22 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     return {"loudness": {"unit": quieter(preset, FAITHFUL[0]).unit, "worlds": worlds}}
 
 
-@picture(2, 12, 4.6)
-def draw(m: dict, trait: Axes, beside: Axes) -> None:
+PANELS = {"student": f"{RATE} (hollow: controls)", "gap_closed": "share of the numbers learned"}
+PANELS |= {"cosine": "cosine of v_student and v_teacher", "p_any_animal": "P(any animal)"}
+
+
+@picture(4, 16, 4.2)
+def draw(m: dict, *panels: Axes) -> None:
     x = [world["leak"]["mean"] for world in m["worlds"]]
-    for k, name in enumerate(HOW):
-        of = [world["matched"][name] for world in m["worlds"]]
-        line(trait, x, [cell["student"] for cell in of], k, name)
-        trait.plot(x, [cell["control"]["mean"] for cell in of], MARKERS[k], color=SERIES[k], markerfacecolor="white")
-        line(beside, x, [cell["cosine"] for cell in of], k, f"cosine, {name}")
-        line(beside, x, [cell["p_any_animal"] for cell in of], k, f"P(any animal), {name}", linestyle=":")
-    base_line(trait, m["worlds"][0]["base"])
-    trait.set_ylabel(RATE)
-    titles = "Which students have the trait (hollow: controls)", "Are they intact, and did they learn the vector?"
-    label = f"loudness: KL(teacher || base), nats a number\n(n: {m['unit']})"
-    for panel, title, top in zip((trait, beside), titles, (1, 1.02)):
-        write(panel, title, legend=2, at=(0.5, -0.2), xscale="log", xlabel=label, ylim=(0, top))
+    for panel, (column, title) in zip(panels, PANELS.items(), strict=True):
+        for k, name in enumerate(HOW):
+            of = [world["matched"][name] for world in m["worlds"]]
+            line(panel, x, [cell[column] for cell in of], k, name)
+            if column == "student":
+                panel.plot(x, [cell["control"]["mean"] for cell in of], MARKERS[k], color=SERIES[k], mfc="white")
+        write(panel, title, xscale="log", xlabel="KL(teacher || base), nats a number", ylim=(0, 1.02))
         panel.set_xticks(x, [f"{leak:.2f}" for leak in x])
         panel.minorticks_off()
+    base_line(panels[0], m["worlds"][0]["base"])
+    panels[0].figure.supxlabel(f"n: {m['unit']}", fontsize=9)
+    panels[0].figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
