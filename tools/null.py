@@ -1,4 +1,4 @@
-"""The null model: what would be declared if no teacher had a trait? `python -m tools.null [--json FILE]`, half an hour on two cores.
+"""The null model: what would be declared if no teacher had a trait? `python -m tools.null [--json FILE]`, twenty minutes on two cores.
 
 All is as in the quick preset, but every teacher writes what the unprompted base model writes, drawn anew for each. So every claim that is
 declared (seen, and survives) is a false alarm, but S1, which is about no student. Noise alone meets a condition once in 40 runs.
