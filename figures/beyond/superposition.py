@@ -88,4 +88,4 @@ def draw(m: dict, rates: Axes, leaks: Axes, ranks: Axes) -> None:
     write(leaks, "Does it end the leak?", xlabel=at, ylabel="KL(teacher || base), nats a number", ylim=(0, None))
     bars(ranks, [name.replace("_specific_", "-\nspecific ") for name in m["across"]], list(m["across"].values()), FULL)
     of = f"rank correlation with transmission\n(n: {m['unit']})"
-    write(ranks, "What predicts transmission?", xlabel=of, xlim=(-1, 1))
+    write(ranks, "What predicts transmission?", xlabel=of, xlim=(-1, 1), xticks=(-1, 0, 1))
