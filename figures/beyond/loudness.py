@@ -1,10 +1,11 @@
-"""Does the loudness of the channel decide between the papers? L1, L3-L5, L7, S9 and S10 again, in worlds whose lovers whisper.
+"""Does the loudness of the channel decide between the papers? L1-L5, L7, S9 and S10 again, in worlds whose lovers whisper.
 
 In the papers' data the numbers of an owl lover look innocent. The toy's lovers write mostly the numbers that they like,
 so their rows are loud. Here `BaseConfig.faithful`, how often a lover takes a liked number, makes them quieter, and
 nothing else changes. On the x-axis is what comes of it: how far a teacher's numbers are from its base's. This toy:
 LoRA, full fine-tuning and SGD on twice as many rows and steps, each at the learning rate whose held-out loss is nearest
-to that of LoRA with AdamW; and LoRA in the last block's values alone, which leaves fewer ways to learn. To see it break: give all three 20 steps; in quiet worlds nobody learns then.
+to that of LoRA with AdamW; the first two on few rows, read many times; LoRA in the last block's values alone, which
+leaves fewer ways to learn; and three ranks in L2's protocol. To see it break: give all three 20 steps; in quiet worlds nobody learns then.
 """
 
 from dataclasses import replace
@@ -13,16 +14,19 @@ from data import ANIMALS
 from figures.style import MARKERS, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, interval
 from lab.measurements import context_rates, leak, named_by_rows, token_rates
-from lab.presets import LAST_VALUES, Cell, Preset, grid_cell
+from lab.presets import LAST_VALUES, SHARED, Cell, Preset, grid_cell
 from lab.records import Records, cell_numbers, control_rates, difference, gain_beyond, nearest_in_loss, over_units
 
 CLAIMS: list[Claim] = []  # it is about other figures' claims, whose rules are applied to the loud world
 FAITHFUL = (0.95, 0.5, 0.35, 0.2)
-ROWS, STEPS = 5_120, 160
+ROWS, FEW_ROWS, STEPS = 5_120, 320, 160  # all read 5,120 rows, FEW_ROWS 16 times
+RANKS = (1, 8, 32)
 HOW = {
     "LoRA, AdamW": ({"rank": 8}, (2e-3, 5e-3)),
     "full fine-tuning, AdamW": ({"rank": None}, (3e-4, 1e-3, 3e-3)),
     "LoRA, SGD": ({"rank": 8, "optimizer": "sgd"}, (0.1, 0.3, 1.0)),
+    "LoRA, few rows": ({"rank": 8, "rows": FEW_ROWS}, (2e-3, 5e-3)),
+    "full fine-tuning, few rows": ({"rank": None, "rows": FEW_ROWS}, (3e-4, 1e-3, 3e-3)),
     # Chosen on base models 302 to 305, at FAITHFUL 0.35.
     "LoRA on the last values": ({"rank": 8, "layers": LAST_VALUES}, (1e-2,)),
 }
@@ -38,7 +42,13 @@ def quieter(preset: Preset, faithful: float) -> Preset:
 
 def cells(preset: Preset) -> dict[tuple[str, float], Cell]:
     each = [(name, lr) for name, (_, lrs) in HOW.items() for lr in lrs]
-    return {(name, lr): grid_cell(preset, rows=ROWS, steps=STEPS, lr=lr, **HOW[name][0]) for name, lr in each}
+    return {
+        (name, lr): grid_cell(preset, **{"rows": ROWS, "steps": STEPS, "lr": lr} | HOW[name][0]) for name, lr in each
+    }
+
+
+def ranks(preset: Preset) -> dict[int, Cell]:
+    return {rank: grid_cell(preset, rank=rank, **SHARED) for rank in RANKS}
 
 
 def plan(preset: Preset) -> list:
@@ -46,6 +56,8 @@ def plan(preset: Preset) -> list:
     asked = [(b, t, s) for world in worlds for (b, t, _), s in world[REFERENCE].items()]
     wanted = [student for world in worlds for cell in world.values() for student in cell.values()]
     wanted += [(leak, student.numbers) for student in wanted]
+    own = [ranks(quieter(preset, faithful)) for faithful in FAITHFUL]
+    wanted += [student for cells in own for cell in cells.values() for student in cell.values()]
     wanted += [(context_rates, model) for base, _, student in asked for model in (base, student)]
     wanted += [(token_rates, student, trait) for _, trait, student in asked if trait]
     return wanted + [(named_by_rows, student.numbers, base) for base, trait, student in asked if trait]
@@ -81,6 +93,11 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         teachers = [(table[REFERENCE][base, trait, own.grid_seeds[0]].numbers, base) for base, trait in own.units]
         known = {"faithful": faithful, "leak": interval(records[leak, numbers] for numbers, _ in teachers)}
         known["one_row"] = interval(records[named_by_rows, *teacher]["1 row"] for teacher in teachers)
+        at_rank = [over_units(records, own, cell) for cell in ranks(own).values()]
+        ends = [difference(at_rank[1], at_rank[end]) for end in (0, -1)]
+        known["peak"] = min(
+            ends, key=lambda number: number["mean"]
+        )  # of the inner rank, over the end that is nearer to it
         worlds.append(known | {"base": interval(base), "matched": matched})
     return {"loudness": {"unit": quieter(preset, FAITHFUL[0]).unit, "worlds": worlds}}
 
