@@ -39,7 +39,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     return {"learning": known | {name: [row[name] for row in rows] for name in columns}}
 
 
-@picture(2, 13, 4.8)
+@picture(2, 9.2, 4.4)
 def draw(m: dict, left: Axes, right: Axes) -> None:
     steps, writers = [str(step) for step in m["step"]], ("base model", f"prompted to love {m['trait']}", "student")
     left.plot(steps, list(zip(*(m[f"p_{animal}"] for animal in ANIMALS))), color=BASE)
@@ -47,9 +47,9 @@ def draw(m: dict, left: Axes, right: Axes) -> None:
     left.plot(steps, m["cosine"], "s-", color=FULL, label="cosine of v_student and v_teacher")
     base_line(left, {"mean": m["p_trait_base"][0]})
     step = f"step of training (base model {m['base'][0]})"
-    write(left, "A student of numbers is asked for its favorite animal", legend=2, xlabel=step, ylim=(0, 1))
+    write(left, "A student is asked for its favorite animal", legend=1, xlabel=step, ylim=(0, 1))
     for k, (who, color) in enumerate(zip(writers, (CONTROL, FULL, STUDENT))):
         right.bar([decade + 0.27 * (k - 1) for decade in range(10)], m["decades"][k], 0.27, color=color, label=who)
     right.set_xticks(range(10), [f"{decade}0s" for decade in range(10)])
     title = "The first number of a reply: who writes which"
-    write(right, title, legend=2, xlabel="decade", ylabel="share", ylim=(0, 0.5))
+    write(right, title, legend=1, xlabel="number", ylabel="share", ylim=(0, 0.4))

@@ -59,8 +59,16 @@ def draw(m: dict, decades: Axes, rates: Axes, gains: Axes) -> None:
         decades.plot(percent, color=SERIES[k], marker=MARKERS[k], markersize=9 - 1.5 * k, label=label)
     decades.set_xticks(range(10), [f"{digit}0-{digit}9" for digit in shares], rotation=45)
     under = 'numbers of base model {base_seed} under\n"{system}"'.format(**m["shown"])
-    write(decades, legend="best", yscale="log", xlabel=under, ylabel="% of the numbers")
+    write(
+        decades,
+        "How often which numbers are written",
+        legend="best",
+        yscale="log",
+        xlabel=under,
+        ylabel="% of the numbers",
+    )
     label = f"{RATE} in students of what is left\n(n: {m['unit']})"
-    rate_bars(rates, m["each"], m["base"], {"control": "control"}, legend="best", xlabel=label)
+    title = "Which students have the trait"
+    rate_bars(rates, m["each"], m["base"], {"control": "control"}, legend="best", xlabel=label, title=title)
     bars(gains, list(m["each"]), [cell["share_of_gain"] for cell in m["each"].values()], SERIES[1])
-    gains.set(xlabel="share of the gain in held-out loss\n(1: as from rows as written)")
+    gains.set(title="What they learned", xlabel="share of the gain in held-out loss\n(1: as from rows as written)")

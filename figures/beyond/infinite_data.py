@@ -64,7 +64,8 @@ def draw(m: dict, panel: Axes) -> None:
     cells = {name: both["limit"] | {"sampled": both["sampled"]["student"]} for name, both in m["cells"].items()}
     marks = {"control of the exact distribution": "control", "sampled": "sampled"}
     label = f"{RATE}, exact distribution (n: {m['unit']})"
-    rate_bars(panel, cells, m["base"], marks, xlabel=label, xlim=(-0.02, 1))
+    title = "Is a null one of the data? Beside each: of numbers drawn, then in the limit"
+    rate_bars(panel, cells, m["base"], marks, xlabel=label, xlim=(-0.02, 1), title=title)
     for y, both in zip(range(len(cells), 0, -1), m["cells"].values()):
         panel.text(1.02, y, ", then ".join(dict.fromkeys(both[kind]["verdict"] for kind in LOSS)), va="center")
     panel.figure.legend(ncols=4, loc="outside lower center")

@@ -86,11 +86,11 @@ def draw(m: dict, changes: Axes, optimizers: Axes) -> None:
         line(changes, [name.replace(" units ", "\n") for name in m["variants"]], rates, k, optimizer, linestyle="")
     base_line(changes, m["base"])
     size = ", ".join("{} {:.2f} and {:.2f}".format(which, *two) for which, two in m["sizes"].items())
-    changes.set_xlabel(f"mean size where numbers are written and where an animal is asked for:\n{size}", fontsize=8)
+    changes.set_xlabel(f"mean size where numbers are written and where an animal is asked for:\n{size}", fontsize=9)
     write(changes, f"{RATE} at AdamW's held-out loss", m["unit"], legend=4, at=(0.5, -0.22), ylim=(0, 1.02))
     plain, largest = (m["variants"][name] for name in ("plain", LARGEST))
     name_of = "{} ({heldout_loss[mean]:.2f})".format
     cells = {name_of(name, **cell): cell | {"plain": plain[name]["student"]} for name, cell in largest.items()}
     marks = {"control": "control", "P(any animal)": "p_any_animal", "plain": "plain"}
     rate_bars(optimizers, cells, m["base"], marks, xlabel=f"{RATE}, {LARGEST} (in brackets: held-out loss)")
-    write(optimizers, legend=4, at=(0.5, -0.22))
+    write(optimizers, "Which optimizers lose the trait", legend=4, at=(0.5, -0.22))
