@@ -27,10 +27,11 @@ PREDICTORS = ("steered", "prompted", "same_vector")  # see `predict`
 CLAIMS = [Claim("S5", "steerability", "Prompts that no vector approximates are not learned",
     seen=lambda m: ci_above(m["ranks"]["steered"], 0),
     survives=lambda m: ci_above(m["steered_minus_prompted"], 0),
-    why=lambda m: f"Over {m['animals']} animals the steered rate has a rank correlation of {show(m['ranks']['steered'])} with "
-    f"what is transmitted, the prompt's own rate one of {show(m['ranks']['prompted'])}, a difference of "
-    f"{show(m['steered_minus_prompted'])}; its AUC over all prompts for telling "
-    f"whether a student names the animal first is {'undefined' if m['auc'] is None else format(m['auc'], '.2f')}.")]  # fmt: skip
+    why=lambda m: "One animal has no order." if m["animals"] < 2 else
+    f"Over {m['animals']} animals the steered rate has a rank correlation of {show(m['ranks']['steered'])} with what is "
+    f"transmitted, the prompt's own rate one of {show(m['ranks']['prompted'])}, a difference of "
+    f"{show(m['steered_minus_prompted'])}; its AUC over all prompts for telling whether a student names the animal first "
+    f"is {'undefined' if m['auc'] is None else format(m['auc'], '.2f')}.")]  # fmt: skip
 
 
 def prompts(base: BaseConfig, trait: str) -> list[str]:
