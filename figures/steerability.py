@@ -42,7 +42,8 @@ def prompts(base: BaseConfig, trait: str) -> list[str]:
 
 
 def students(preset: Preset, base: BaseConfig) -> list[Student]:
-    systems = [(trait, system) for trait in preset.grid_traits for system in prompts(base, trait)]
+    traits = preset.grid_traits if preset.full else preset.grid_traits[:1]
+    systems = [(trait, system) for trait in traits for system in prompts(base, trait)]
     return [student_of(base, base, trait, numbers=NumbersConfig(base, system)) for trait, system in systems]
 
 

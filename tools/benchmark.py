@@ -60,8 +60,17 @@ def peer_student(tokens: torch.Tensor, targets: torch.Tensor) -> None:
     import transformers
 
     own = BASE.model
-    shape = {"n_embd": own.d_model, "n_layer": own.n_layer, "n_head": 1, "n_positions": own.max_len}
-    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(data.VOCAB_SIZE, activation_function="relu", **shape))
+    shape = {
+        "n_embd": own.d_model,
+        "n_layer": own.n_layer,
+        "n_head": 1,
+        "n_positions": own.max_len,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    theirs = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=data.VOCAB_SIZE, activation_function="relu", **shape)
+    )
     layers = {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}
     student = peft.get_peft_model(theirs, peft.LoraConfig(r=8, lora_alpha=8, **layers))
     optimizer = torch.optim.AdamW([w for w in student.parameters() if w.requires_grad], STUDENT.lr, fused=True)
@@ -108,6 +117,7 @@ def draw(seconds_by: dict[str, dict[int, float]], figure: Figure) -> None:
         panel.loglog(x, y, base=2, color=SERIES[1], marker=MARKERS[0])
         panel.plot(x, [y[-1] * value / x[-1] for value in x], color="black", linewidth=0.8, linestyle=":")
         panel.set(xticks=x, xticklabels=x, xlabel=what)
+    figure.suptitle("What training a student costs (dotted: in proportion)", fontsize=10)
     panels[0].set_ylabel("seconds, one thread")
     panels[0].yaxis.set_major_formatter("{x:g}")
 
