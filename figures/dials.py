@@ -14,9 +14,9 @@ from lab.claims import Verdict, ci_above, ci_below, show
 class Dial:
     claim: str
     dial: str
-    of: str  # whose numbers
+    of: str  # whose numbers, one name or more
     number: str  # what they are, in words
-    settings: Callable[[dict], dict[str, dict]]  # each setting's number
+    settings: Callable[..., dict[str, dict]]  # each setting's number
     side: str  # the claim holds if the number is above or below
     threshold: float
 
@@ -60,6 +60,8 @@ DIALS = [
     Dial("L3", STEPS, "full_finetuning", "gain less a quarter of LoRA's", by_steps, "below", 0),
     Dial("L4", "loudness", "loudness", "gain without a prompt less a quarter of that with it",
         loudness(LORA, "none_minus_quarter"), "below", 0),
+    Dial("L4", "where the adapter acts", "context localization", "gain without a prompt less a quarter of that with it",
+        lambda m, n: {"everywhere": m["none_minus_quarter"], "at the system prompt": n["system_none_minus_quarter"]}, "below", 0),
     Dial("L5", "loudness", "loudness", "gain at the question's words less a quarter of all",
         loudness(LORA, "not_shared_minus_quarter"), "below", 0),
     Dial("L5", "what is adapted", "localization", "gain at the question's words less a quarter of all",
@@ -91,10 +93,10 @@ def turned(known: dict[str, dict]) -> list[dict]:
     """Every dial whose numbers are known: where its claim holds, where it fails, and where intervals allow either."""
     found = []
     for dial in DIALS:
-        if known.get(dial.of):
+        if all(measured := [known.get(name) for name in dial.of.split()]):
             row = {"claim": dial.claim, "dial": dial.dial, "number": f"{dial.number}, {dial.side} {dial.threshold:g}"}
             row |= {"holds": [], "fails": [], "undecided": []}
-            for setting, number in dial.settings(known[dial.of]).items():
+            for setting, number in dial.settings(*measured).items():
                 side = {True: "holds", False: "fails", None: "undecided"}[dial.holds(number)]
                 row[side].append(f"{setting}: {show(number)}")
             found.append(row)

@@ -66,6 +66,9 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         found[claim] = known | {who: {n: interval(u[n] for u in each) for n in of} for who, each in rates.items()}
         for rule, (n, share) in RULES[claim].items():
             found[claim][rule] = gain_beyond(share, units[n], units["all"], units["none"])
+    # L4, were the adapter at the system prompt alone: asked without one, it acts nowhere.
+    nowhere = gain_beyond(0.25, units["none"], units["system"], units["none"])
+    found["localization"]["system_none_minus_quarter"] = nowhere
     first, at = grid_cell(preset, layers=FIRST), {"not_shared": [], "all": [], "none": []}
     for (name, each), unit in product(at.items(), preset.units):
         each.append(mean(records[token_rates, first[*unit, seed], unit[1]][name] for seed in preset.grid_seeds))
