@@ -131,9 +131,9 @@ def story(args: argparse.Namespace) -> None:
     with projected_out(base, {last: v_teacher[last]}):
         print(f"Prompted, with the component along v_teacher projected out: {says(base, system)}.")
 
-    plain, prompted = (train.write_numbers(base, s, 5_120, "the same draws") for s in (DEFAULT_SYSTEM, system))
+    plain, prompted = (train.write_numbers(base, s, 2_560, "the same draws") for s in (DEFAULT_SYSTEM, system))
     with added(base, {last: v_teacher[last]}):
-        steered = train.write_numbers(base, DEFAULT_SYSTEM, 5_120, "the same draws")
+        steered = train.write_numbers(base, DEFAULT_SYSTEM, 2_560, "the same draws")
     for name, pairs in (("not prompted", plain), ("prompted", prompted), ("+ v_teacher", steered)):
         print(f"Numbers, {name}: {' | '.join(reply for _, reply in pairs[:6])}")
 

@@ -37,7 +37,7 @@ def check(args: argparse.Namespace) -> None:
     pairs = []
     for model in (here, there):
         with generating_fast(model):
-            pairs.append(write_numbers(model, LOVE_SYSTEM.format("owl"), 5_120, "to compare"))
+            pairs.append(write_numbers(model, LOVE_SYSTEM.format("owl"), 2_560, "to compare"))
     found["share of replies that are the same"] = sum(a == b for a, b in zip(*pairs)) / len(pairs[0])
     rows = pack(number_rows(pairs[0], DEFAULT_SYSTEM))
     rates = [animal_rates(fine_tune(model, *rows, config)).cpu() for model in (here, there)]
