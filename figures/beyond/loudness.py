@@ -22,7 +22,7 @@ FAITHFUL = (0.95, 0.5, 0.35, 0.2)
 ROWS, FEW_ROWS, STEPS = 5_120, 320, 160  # all read 5,120 rows, FEW_ROWS 16 times
 RANKS = (1, 8, 32)
 HOW = {
-    "LoRA, AdamW": ({"rank": 8}, (2e-3, 5e-3)),
+    "LoRA, AdamW": ({"rank": 8}, (1e-3, 2e-3, 5e-3, 1e-2)),
     "full fine-tuning, AdamW": ({"rank": None}, (3e-4, 1e-3, 3e-3)),
     "LoRA, SGD": ({"rank": 8, "optimizer": "sgd"}, (0.1, 0.3, 1.0)),
     "LoRA, few rows": ({"rank": 8, "rows": FEW_ROWS}, (2e-3, 5e-3)),
@@ -82,22 +82,25 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         table = cells(own)
         found = {key: cell_numbers(records, own, cell) for key, cell in table.items()}
         base, usual = (over_units(records, own, table[REFERENCE], column) for column in ("p_trait_base", "p_trait"))
+        own_rates = {name: [key for key in table if key[0] == name] for name in HOW}
+        best = {name: max(keys, key=lambda key: found[key]["student"]["mean"]) for name, keys in own_rates.items()}
+        top = {name: over_units(records, own, table[key]) for name, key in best.items()}
         for name in HOW:
-            key = nearest_in_loss(found, REFERENCE, [key for key in table if key[0] == name])
+            key = nearest_in_loss(found, REFERENCE, own_rates[name])
             more = {c: interval(over_units(records, own, table[key], c)) for c in ("cosine", "gap_closed")}
             rates = over_units(records, own, table[key])
             more |= {f"minus_{part}_of_lora": gain_beyond(share, rates, usual, base) for part, share in SHARES.items()}
             more["minus_control"] = difference(rates, control_rates(records, own, table[key]))
-            matched[name] = found[key] | more | {"lr": key[1]}
+            more |= {"lr": key[1], "best_lr": best[name][1], "best": interval(top[name])}
+            more["best_minus_quarter"] = gain_beyond(0.25, top[name], top[REFERENCE[0]], base)
+            matched[name] = found[key] | more
         matched[REFERENCE[0]] |= beside(records, own, table[REFERENCE])
         teachers = [(table[REFERENCE][base, trait, own.grid_seeds[0]].numbers, base) for base, trait in own.units]
         known = {"faithful": faithful, "leak": interval(records[leak, numbers] for numbers, _ in teachers)}
         known["one_row"] = interval(records[named_by_rows, *teacher]["1 row"] for teacher in teachers)
         at_rank = [over_units(records, own, cell) for cell in ranks(own).values()]
-        ends = [difference(at_rank[1], at_rank[end]) for end in (0, -1)]
-        known["peak"] = min(
-            ends, key=lambda number: number["mean"]
-        )  # of the inner rank, over the end that is nearer to it
+        # Of the inner rank, over the end that is nearer to it.
+        known["peak"] = min((difference(at_rank[1], at_rank[end]) for end in (0, -1)), key=lambda n: n["mean"])
         worlds.append(known | {"base": interval(base), "matched": matched})
     return {"loudness": {"unit": quieter(preset, FAITHFUL[0]).unit, "worlds": worlds}}
 
