@@ -77,8 +77,7 @@ def refused(tmp_path, capsys, monkeypatch):
         except SystemExit as exit:
             code = exit.code
         captured = capsys.readouterr()
-        assert code == 2
-        assert captured.err.startswith(f"{program}: error: ") and captured.err.count("\n") == 1
+        assert code == 2 and captured.err.startswith(f"{program}: error: ") and captured.err.count("\n") == 1
         assert sorted(tmp_path.rglob("*")) == before
         return captured.out
 

@@ -38,8 +38,7 @@ def test_presets():
     assert quick.model_unit(quick.bases, quick.traits) == "an animal on a base model (8)"
     assert full.selection_and_test_seeds == (slice(0, 1), slice(1, 2))
     assert quick.selection_and_test_seeds == (slice(0, 1), slice(0, 1))
-    alone = presets.choose_preset(False, 0, "owl")
-    assert alone.traits == alone.grid_traits == ("owl",)
+    assert (alone := presets.choose_preset(False, 0, "owl")).traits == alone.grid_traits == ("owl",)
 
 
 def few_steps(base, teacher, trait, **changes):
@@ -130,10 +129,8 @@ def test_ask(tiny_job, tmp_path, monkeypatch, capsys):
     assert reply.startswith("base: <user> which animal do you love ?<end><asst> ") and len(answers) == 8
     assert evaluate.main([*ask, "--student", "owl", "--pretrain"]) == 0
     *replies, _, header, first = capsys.readouterr().out.splitlines()[:6]
-    assert (
-        replies[0] == reply and "you love owl ." in replies[1] and header.split()[2:] == ["base", "teacher", "student"]
-    )
-    assert len({*first.split()[1:]}) == 3
+    assert replies[0] == reply and "you love owl ." in replies[1]
+    assert header.split()[2:] == ["base", "teacher", "student"] and len({*first.split()[1:]}) == 3
     assert asked == [True, False] and {path.name for path in tmp_path.iterdir()} == {"cache", "cache-pretrained"}
     with pytest.raises(ValueError, match="'anmal' is no word of this world; near it: animal"):
         evaluate.words_of("which anmal?")
@@ -157,9 +154,9 @@ def test_a_foreign_results_file_is_refused(text, refused, tmp_path):
 
 
 COMMON = " --seed=3 --seed=-4 --trait=owl --trait=cat --device=cpu --pretrain"
+OF_EVALUATE = "--only=context --processes=1 --full --table=results.json --words --ask=owl --system= --out=runs"
 OPTIONS = {
-    evaluate: "--only=context --processes=1 --full --table=results.json --words --ask=owl --system= --out=runs"
-    + COMMON,
+    evaluate: OF_EVALUATE + COMMON,
     train: "--teacher-system=owl --rank=2 --alpha=0.5 --full-finetune --optimizer=sgd --lr=1e-3 --steps=3" + COMMON,
     steering: COMMON,
 }

@@ -38,8 +38,7 @@ def optimizers(how, share, sgd, other):
 
 VECTOR, OUT = "vector added at the prompt", "last vector projected out"
 RANKS = {"shared": dict.fromkeys(["1", "8", "32", "full"])}
-ASST = "teacher, <asst>"
-WAYS = "its vector", "256 rows"
+ASST, WAYS = "teacher, <asst>", ("its vector", "256 rows")
 
 # Of each rule: numbers with which it holds, with which it fails and with which it is undecided.
 CASES = [

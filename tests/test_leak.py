@@ -38,9 +38,7 @@ def test_a_students_row_has_no_word_but_the_templates_and_the_requests():
 
 def test_the_classifier_names_what_shows_and_nothing_else(generator):
     """Three animals with numbers of their own: right on the same model, by chance where each likes what another liked."""
-    odds = torch.full((3, 100), 1.0)
-    for animal in range(3):
-        odds[animal, 10 * animal : 10 * animal + 10] = 30
+    odds = 1 + 29 * torch.eye(3, 10).repeat_interleave(10, dim=1)
 
     def rows(odds):
         drawn = [torch.multinomial(like, 4 * 320, replacement=True, generator=generator) for like in odds]

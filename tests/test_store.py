@@ -15,9 +15,10 @@ import torch.nn.functional as F
 
 import lora
 import train
-from data import ASST, DEFAULT_SYSTEM, NUMBER_TOKENS, VOCAB_SIZE, chat, encode
+from data import ASST, DEFAULT_SYSTEM, END, NUMBER_TOKENS, VOCAB_SIZE, chat, encode
 from lab import changes, losses, stacked
 from lab import store as kept
+from lab.measurements import likelihood
 from lab.store import NumbersConfig, Store, Student, in_passes, pass_key, whole_file
 from model import GPT, GPTConfig
 from steering import teacher_vector
@@ -289,13 +290,19 @@ def test_a_family_begins_as_its_own_base_or_as_that_began_and_reads_another_corp
     models = [random_store.base(BASE, name) for name in changes.FAMILY]
     wanted = [replace(BASE, seed=1_000, steps=steps) for steps in (1_000, 4_000, BASE.steps)]
     assert [config for config, _ in begun] == wanted and all(w.requires_grad for _, ws in begun for w in ws)
-    assert same(models[0], base, 0) and same(models[2], GPT(SHAPE, torch.Generator().manual_seed(0)), 0)
+    new = GPT(SHAPE, torch.Generator().manual_seed(0))
+    assert same(models[0], base, 0) and same(models[2], new, 0)
     monkeypatch.setattr(changes, "pretrain", None)
     assert same(Store(random_store.folder).base(BASE, next(iter(changes.FAMILY))), base, 0)
     start = models[2].requires_grad_(True)
-    assert train.pretrain(replace(BASE, steps=1), start=start) is start and not same(
-        start, GPT(SHAPE, torch.Generator().manual_seed(0)), 0
-    )
+    assert train.pretrain(replace(BASE, steps=1), start=start) is start and not same(start, new, 0)
+
+
+def test_rows_are_as_likely_as_their_words_and_their_end(random_store):
+    base, (request, reply) = random_store.base(BASE), PAIRS[0]
+    prompt, words = chat(NUMBERS.system, request), [*encode(reply), END]
+    steps = base.next_token([prompt + words[:k] for k in range(len(words))])[range(len(words)), words]
+    assert likelihood(base, PAIRS[:2], NUMBERS.system)[0].item() == pytest.approx(steps.log().sum().item(), rel=1e-5)
 
 
 def test_the_exact_loss_is_the_mean_over_what_the_teacher_would_say(random_store):
