@@ -64,12 +64,13 @@ def plan(preset: Preset) -> list:
 
 
 def beside(records: Records, preset: Preset, cell: Cell) -> dict[str, dict]:
-    """L4 and L5 of the default students: their gain without a prompt, and at the question's words, less a quarter of all of it."""
-    seed, gains = preset.grid_seeds[0], {"none_minus_quarter": [], "not_shared_minus_quarter": []}
+    """L4 and L5 of the default students: without a prompt; their gain there, and at the question's words, less a quarter of all of it."""
+    seed, gains = preset.grid_seeds[0], {"none": [], "none_minus_quarter": [], "not_shared_minus_quarter": []}
     for base, trait in preset.units:
         student, k = cell[base, trait, seed], ANIMALS.index(trait)
         asked, before, at = *(records[context_rates, m] for m in (student, base)), records[token_rates, student, trait]
         none, usual = (asked[name][k] - before[name][k] for name in ("none", "default"))
+        gains["none"].append(asked["none"][k])
         gains["none_minus_quarter"].append(none - 0.25 * usual)
         gains["not_shared_minus_quarter"].append(at["not_shared"] - at["none"] - 0.25 * (at["all"] - at["none"]))
     return {name: interval(values) for name, values in gains.items()}
@@ -121,6 +122,8 @@ def draw(m: dict, *panels: Axes) -> None:
         write(panel, title, xscale="log", xlabel="KL(teacher || base), nats a number", ylim=(0, 1.02))
         panel.set_xticks(x, [f"{leak:.2f}" for leak in x])
         panel.minorticks_off()
+    none = [world["matched"][REFERENCE[0]]["none"] for world in m["worlds"]]
+    line(panels[0], x, none, len(HOW), f"{REFERENCE[0]}, asked without a prompt", linestyle=":")
     base_line(panels[0], m["worlds"][0]["base"])
     panels[0].figure.supxlabel(f"n: {m['unit']}", fontsize=9)
     panels[0].figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
