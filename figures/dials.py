@@ -78,8 +78,6 @@ DIALS = [
         lambda m: {f"block {k}": n for k, n in enumerate(m["by_block_minus_half"], 1)}, "above", 0),
     Dial("S4", "how many times it is added, after the last block", "student_vector_causal", "gain less half of the student's, log-odds",
         lambda m: m["by_multiplier_minus_half"], "above", 0),
-    Dial("S5", "training steps", "steerability", "rank correlation of the steered rate over animals",
-        lambda m: {"10": m["early"], "80": m["ranks"]["steered"]}, "above", 0.2),
     Dial("S7", "what the student's base model shares", "family", "gain less a tenth of the own students'",
         lambda m: {name: of["minus_10%"] for name, of in m["kin"].items()}, "below", 0),
     Dial("S8", "rows averaged", "gradient", "cosine with v_teacher",

@@ -23,7 +23,6 @@ from metrics import animal_rates
 from steering import added
 from train import BaseConfig
 
-EARLY = 10  # steps after which the students are ranked as well
 PREDICTORS = ("steered", "prompted", "same_vector")  # see `predict`
 CLAIMS = [Claim("S5", "steerability", "Prompts that no vector approximates are not learned",
     seen=lambda m: ci_above(m["ranks"]["steered"], 0),
@@ -48,8 +47,8 @@ def students(preset: Preset, base: BaseConfig) -> list[Student]:
     return [student_of(base, base, trait, numbers=NumbersConfig(base, system)) for trait, system in systems]
 
 
-def usual(preset: Preset, base: BaseConfig, **changes) -> list[Student]:
-    return [student_of(base, base, trait, **changes) for trait in preset.traits]
+def usual(preset: Preset, base: BaseConfig) -> list[Student]:
+    return [student_of(base, base, trait) for trait in preset.traits]
 
 
 def predict(store: Store, numbers: NumbersConfig) -> dict[str, float]:
@@ -75,8 +74,7 @@ def base_models(preset: Preset) -> list[Measurement]:
 
 def plan(preset: Preset) -> list:
     everyone = [student for base in preset.bases for student in (*students(preset, base), *usual(preset, base))]
-    early = [student for base in preset.bases for student in usual(preset, base, steps=EARLY)]
-    return [*everyone, *early, *base_models(preset), *((predict, student.numbers) for student in everyone)]
+    return [*everyone, *base_models(preset), *((predict, student.numbers) for student in everyone)]
 
 
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
@@ -88,20 +86,18 @@ def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     shown = ("base", "trait", "teacher_system", "p_trait", "p_any_animal", *PREDICTORS)
-    each, ranks, early, models = [], {name: [] for name in PREDICTORS}, [], []
+    each, ranks, models = [], {name: [] for name in PREDICTORS}, []
     for _, base, traits in base_models(preset):
         own, rows = ([records[s] | records[predict, s.numbers] for s in of(preset, base)] for of in (usual, students))
         for name, found in ranks.items():
             found.append(spearman(*zip(*((row[name], row["p_trait"]) for row in own))))
-        begun = [records[student]["p_trait"] for student in usual(preset, base, steps=EARLY)]
-        early.append(spearman([row["steered"] for row in own], begun))
         each += [{name: row[name] for name in shown} | {"first": row["favorite"] == row["trait"]} for row in own + rows]
         taught = mean(row["p_trait"] for row in own)
         models.append({"base": base.seed, "steered": records[steered_rate, base, traits], "students": taught})
     return {"steerability": {
         "unit": f"a base model ({len(models)})", "base_models": models, "each": each, "animals": len(own),
         "ranks": {name: interval(found) for name, found in ranks.items()},
-        "early": interval(early), "auc": auc(*zip(*((row["steered"], row["first"]) for row in each))),
+        "auc": auc(*zip(*((row["steered"], row["first"]) for row in each))),
         "steered_minus_prompted": difference(ranks["steered"], ranks["prompted"]),
         "rank_of_base_models": spearman(*([model[name] for model in models] for name in ("steered", "students"))),
     }}  # fmt: skip
