@@ -14,21 +14,17 @@ from lab.claims import Claim, over_models
 from lab.presets import Preset, student_of
 from lab.records import COMPANIONS, Records
 from lab.store import Student
-from train import BaseConfig
 
 CLAIMS: list[Claim] = []  # it is about S7, whose rule transmission.py applies to other base models
 OWN, OTHER = "the teacher's", "an unrelated one"
 RELATIVES = "the teacher's, 1,000 steps later", "the teacher's, 4,000 steps later", "of the teacher's initialization"
+MOST = 10  # base models: each costs a minute
 KIN = {OWN: "", **dict(zip(RELATIVES, FAMILY, strict=True)), OTHER: ""}  # and what is done to the teacher's base model
-
-
-def bases(preset: Preset) -> tuple[BaseConfig, ...]:
-    return preset.bases[:10]  # more cost half a minute each
 
 
 def students(preset: Preset) -> dict[tuple, Student]:
     """By kin, the student's base model and the animal; None: a control."""
-    own = bases(preset)
+    own = preset.bases[:MOST]
     teachers = {OWN: own, OTHER: (*own[1:], own[0])}
     each = [(kin, *pair) for kin in KIN for pair in zip(own, teachers.get(kin, own))]
     asked = product(each, (*preset.grid_traits, None))
@@ -40,7 +36,10 @@ def plan(preset: Preset) -> list:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    rows, units = {at: records[s] for at, s in students(preset).items()}, [*product(bases(preset), preset.grid_traits)]
+    rows, units = (
+        {at: records[s] for at, s in students(preset).items()},
+        [*product(preset.bases[:MOST], preset.grid_traits)],
+    )
     control = {(kin, b, t): rows[kin, b, None][f"p_{t}"] for kin in KIN for b, t in units}
     gain = {at: rows[at]["p_trait"] - rate for at, rate in control.items()}
     found = {}
@@ -50,7 +49,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         found[kin]["control"] = over_models({at: control[kin, *at] for at in units})
         found[kin]["minus_10%"] = over_models({at: gain[kin, *at] - 0.1 * gain[OWN, *at] for at in units})
     base = over_models({at: rows[OWN, *at]["p_trait_base"] for at in units})
-    unit = preset.model_unit(bases(preset), preset.grid_traits)
+    unit = preset.model_unit(preset.bases[:MOST], preset.grid_traits)
     return {"family": {"unit": unit, "base": base, "kin": found}}
 
 
