@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         self.register("type", int, small)
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message}\n".encode(errors="backslashreplace").decode())  # bytes are no text
 
 
 @contextmanager
