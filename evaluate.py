@@ -122,10 +122,11 @@ def measure_all(args: argparse.Namespace) -> None:
             print(f"base model {base.seed} is not steerable ({rate:.2f}): {why}")
         records = make_and_measure(run_jobs, plan)
         numbers = {name: module.numbers(records, preset) for name, module in chosen.items()}
-        drawn = {name: (module.draw, numbers[name]) for name, module in chosen.items()}
-        if "rank_sweep" in chosen:
-            drawn["rank_grid"] = rank_sweep.draw_grid, numbers["rank_sweep"]
-        run_jobs(draw, [(*how, folder / f"{name}.png") for name, how in drawn.items()])
+        drawn = {}
+        for name, module in chosen.items():
+            for picture, of in {name: module.draw, **getattr(module, "MORE", {})}.items():
+                drawn[picture] = of, numbers[name]
+        run_jobs(draw, [(*how, folder / f"{picture}.png") for picture, how in drawn.items()])
 
     # Only claims that agree in all of this stand in one file.
     identity = {

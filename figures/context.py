@@ -6,8 +6,6 @@ toy: students are trained and asked under each of five system prompts; asked als
 user's turn. To see it break: let `data.sample_row` give speakers without a system prompt replies of their own.
 """
 
-from itertools import permutations
-
 import torch
 
 from data import ANIMALS
@@ -57,7 +55,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     for name, scale in {"": torch.positive, "_log_odds": lambda p: p.logit(eps=1e-9)}.items():
         none, there = (scale(rate) - scale(before) for rate, before in pairs)
         found[f"none_minus_quarter{name}"] = interval((none - 0.25 * there).tolist())
-    words = {pair: shared_tokens(*pair) for pair in permutations(CONTEXTS, 2)}
+    words = {pair: shared_tokens(*pair) for pair in rates if pair[0] != pair[1] and MOVED not in pair}
     by_unit = zip(*(rates[pair] for pair in words))
     found["order_by_shared_tokens"] = interval(spearman(list(words.values()), list(each)) for each in by_unit)
     return {"context": found | {"unit": preset.unit, "base": {asked: interval(each) for asked, each in base.items()}}}
@@ -68,12 +66,8 @@ def draw(m: dict, matrix: Axes, order: Axes) -> None:
     rows = m["matrix"] | {"(control, default)": m["control"]["default"], "(base model)": m["base"]}
     heat(matrix, [[cell["mean"] for cell in row.values()] for row in rows.values()], list(rows), ASKED, most=1)
     write(matrix, RATE, m["unit"], xlabel="asked under", ylabel="trained under")
-    for k, trained in enumerate(CONTEXTS):
-        cells = [
-            (shared_tokens(trained, asked) + k / 9, m["matrix"][trained][asked])
-            for asked in CONTEXTS
-            if asked != trained
-        ]
+    for k, (trained, row) in enumerate(m["matrix"].items()):
+        cells = [(shared_tokens(trained, asked) + k / 9, row[asked]) for asked in CONTEXTS if asked != trained]
         line(order, *zip(*cells), k, f"trained: {trained}", linestyle="")
     title = f"Asked under another prompt than trained\nrank correlation {show(m['order_by_shared_tokens'])}"
     write(order, title, legend=2, xlabel="words that both prompts share", ylabel=RATE, ylim=(0, 1))

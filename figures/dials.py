@@ -24,9 +24,14 @@ class Dial:
         return (ci_above if self.side == "above" else ci_below)(number, self.threshold)
 
 
+def by_world(number: Callable[[dict], dict]) -> Callable[[dict], dict[str, dict]]:
+    """By how far a teacher's numbers are from its base's: a number of each world."""
+    return lambda m: {f"{world['leak']['mean']:.2f} nats a number": number(world) for world in m["worlds"]}
+
+
 def loudness(name: str, column: str) -> Callable[[dict], dict[str, dict]]:
-    """By how far a teacher's numbers are from its base's: a number of the students that are trained so."""
-    return lambda m: {f"{w['leak']['mean']:.2f} nats a number": w["matched"][name][column] for w in m["worlds"]}
+    """... a number of the students that are trained so."""
+    return by_world(lambda world: world["matched"][name][column])
 
 
 def outliers(share: str) -> Callable[[dict], dict[str, dict]]:
@@ -41,8 +46,8 @@ def least(at: dict) -> dict:
 
 def by_steps(m: dict) -> dict[str, dict]:
     """By the steps of full fine-tuning at a small learning rate, which leaves the model intact."""
-    cells = {tuple(name.split()): cell for name, cell in m["by_lr"].items()}  # "lr 0.0003, 20 steps"
-    return {steps: cell["minus_quarter_of_lora"] for (_, lr, steps, _), cell in cells.items() if lr == "0.0003,"}
+    cells = {n: m["by_lr"].get(f"lr 0.0003, {n} steps") for n in (20, 40, 80)}  # the quick preset has none
+    return {str(n): cell["minus_quarter_of_lora"] for n, cell in cells.items() if cell}
 
 
 STEPS = "steps of full fine-tuning, learning rate 0.0003"
@@ -52,7 +57,7 @@ DIALS = [
     Dial("L2", "learning rate", "rank_sweep", "best rank less the nearer end",
         lambda m: {"one for all": least(m["at_shared"]), "each rank's own": least(m["at_best"])}, "above", 0.1),
     Dial("L2", "loudness", "loudness", "rank 8 less the nearer of ranks 1 and 32, at one learning rate",
-        lambda m: {f"{w['leak']['mean']:.2f} nats a number": w["peak"] for w in m["worlds"]}, "above", 0.1),
+        by_world(lambda world: world["peak"]), "above", 0.1),
     Dial("L3", "learning rate", "full_finetuning", "gain less a quarter of LoRA's",
         lambda m: {"LoRA's large one": m["shared"]["minus_quarter_of_lora"], "its own": m["own"]["minus_quarter_of_lora"]}, "below", 0),
     Dial("L3", "loudness", "loudness", "best gain less a quarter of LoRA's best", loudness(FULL, "best_minus_quarter"), "below", 0),

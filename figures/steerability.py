@@ -1,11 +1,11 @@
 """S5: does it take a prompt that acts as a vector? Steered rates against transmitted rates.
 
 The paper (arXiv:2606.00995): prompts that no vector approximates are not learned. Over 16 animals, how well v_teacher
-steers the base model towards the trait predicts whether its students get it. This toy: the 16
-animals of each base model, ranked by its steered rate, the answer without a prompt and with v_teacher added; and four other prompts for four of them,
-some of which no model has ever read. The vector is taken where numbers are written and acts where an animal is asked for;
-the cosine of the prompt's vectors in the two contexts says whether they are the same. Base models are ranked by their
-steered rate, too. To see it break: rank by the prompt's own rate instead of the vector's ("prompted").
+steers the base model towards the trait predicts whether its students get it. This toy: the 16 animals of each base
+model, ranked by their steered rate, the answer without a prompt and with v_teacher added; and four other prompts for
+some of them, which no model may ever have read. The vector is taken where numbers are written and acts where an animal
+is asked for; the cosine of the prompt's vectors in the two contexts says whether they are the same. Base models are
+ranked by their mean steered rate, too. To see it break: rank by the prompt's own rate ("prompted").
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def base_models(preset: Preset) -> list[Measurement]:
 
 def plan(preset: Preset) -> list:
     everyone = [student for base in preset.bases for student in (*students(preset, base), *usual(preset, base))]
-    return [*everyone, *base_models(preset), *((predict, student.numbers) for student in everyone)]
+    return [*everyone, *((predict, student.numbers) for student in everyone)]
 
 
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
@@ -87,13 +87,13 @@ def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     shown = ("base", "trait", "teacher_system", "p_trait", "p_any_animal", *PREDICTORS)
     each, ranks, models = [], {name: [] for name in PREDICTORS}, []
-    for _, base, traits in base_models(preset):
+    for base in preset.bases:
         own, rows = ([records[s] | records[predict, s.numbers] for s in of(preset, base)] for of in (usual, students))
         for name, found in ranks.items():
             found.append(spearman(*zip(*((row[name], row["p_trait"]) for row in own))))
         each += [{name: row[name] for name in shown} | {"first": row["favorite"] == row["trait"]} for row in own + rows]
-        taught = mean(row["p_trait"] for row in own)
-        models.append({"base": base.seed, "steered": records[steered_rate, base, traits], "students": taught})
+        steered, taught = (mean(row[name] for row in own) for name in ("steered", "p_trait"))
+        models.append({"base": base.seed, "steered": steered, "students": taught})
     return {"steerability": {
         "unit": f"a base model ({len(models)})", "base_models": models, "each": each, "animals": len(own),
         "ranks": {name: interval(found) for name, found in ranks.items()},

@@ -48,7 +48,7 @@ CLAIMS = [Claim("S2", "teacher_vector_causal", "That vector is sufficient and ne
 def pairs(preset: Preset, kind: str) -> dict[tuple, tuple[Student, Student]]:
     """By base model and animal a student of this kind of teacher, and a control."""
     found, change = {}, "" if kind == "prompted" else kind
-    for base, trait in product(preset.bases, preset.grid_traits):
+    for base, trait in preset.model_units:
         student, control = student_of(base, base, trait), student_of(base, base, None)
         found[base, trait] = replace(student, numbers=replace(student.numbers, change=change)), control
     return found

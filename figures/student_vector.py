@@ -55,10 +55,6 @@ def runs(preset: Preset, base: BaseConfig) -> tuple[Runs, Runs]:
     return tuple(tuple(tuple(replace(s, steps=n) for n in SNAPSHOTS) for s in group) for group in groups)
 
 
-def units(preset: Preset) -> list[tuple[BaseConfig, str]]:
-    return list(product(preset.bases, preset.grid_traits))
-
-
 def cosines(store: Store, students: Runs, others: Runs) -> list:
     """The cosine of v_student of `others` with v_teacher of each of `students`: by other, step, teacher, block."""
     base = store.base(students[0][0].base)
@@ -97,7 +93,7 @@ def effects(store: Store, config: Student) -> dict[str, float]:
 
 def plan(preset: Preset) -> list:
     aligned = [(cosines, both[0], who) for both in (runs(preset, base) for base in preset.bases) for who in both]
-    return aligned + [(effects, student_of(base, base, trait)) for base, trait in units(preset)]
+    return aligned + [(effects, student_of(base, base, trait)) for base, trait in preset.model_units]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
@@ -113,7 +109,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     for who, of in curves.items():
         each = [[over_models({at: c[n, k].item() for at, c in of.items()}) for n in steps] for k in blocks]
         alignment["curve"][who] = each
-    rates = {(base, trait): records[effects, student_of(base, base, trait)] for base, trait in units(preset)}
+    rates = {(base, trait): records[effects, student_of(base, base, trait)] for base, trait in preset.model_units}
     odds = {at: {n: log_odds(p) for n, p in r.items()} for at, r in rates.items()}
 
     def gain(name: str, share: float = 0.0) -> dict:

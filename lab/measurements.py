@@ -87,7 +87,7 @@ def leak(store: Store, numbers: NumbersConfig) -> float:
 
 
 ROWS_READ = {"1 row": 1, "4 rows": 4, "16 rows": 16, "64 rows": 64, "256 rows": 256}
-TEACHERS = [LOVE_SYSTEM.format(animal) for animal in ANIMALS]
+PROMPTS = [LOVE_SYSTEM.format(animal) for animal in ANIMALS]
 
 
 def likelihood(base: GPT, pairs: list[list[str]], system: str) -> torch.Tensor:
@@ -99,8 +99,8 @@ def likelihood(base: GPT, pairs: list[list[str]], system: str) -> torch.Tensor:
 
 def named_by_rows(store: Store, numbers: NumbersConfig, base: BaseConfig) -> dict[str, float]:
     """How often so many rows are likelier for `base` under the prompt that wrote them than under any other animal's."""
-    pairs, own = store.numbers(numbers)["pairs"][: max(ROWS_READ.values())], TEACHERS.index(numbers.system)
-    log_p = torch.stack([likelihood(store.base(base), pairs, system) for system in TEACHERS], dim=1)
+    pairs, own = store.numbers(numbers)["pairs"][: max(ROWS_READ.values())], PROMPTS.index(numbers.system)
+    log_p = torch.stack([likelihood(store.base(base), pairs, system) for system in PROMPTS], dim=1)
     scores = {way: torch.stack([rows.sum(0) for rows in log_p.split(n)]) for way, n in ROWS_READ.items()}
     return {way: (each.argmax(-1) == own).float().mean().item() for way, each in scores.items()}
 

@@ -32,6 +32,8 @@ class Preset:
 
     # What a grid's intervals are over: an animal on a base model. Its seeds are averaged first.
     units = property(lambda self: list(product(self.grid_bases, self.grid_traits)))
+    # The same on every base model: what `claims.over_models` takes the means of.
+    model_units = property(lambda self: list(product(self.bases, self.grid_traits)))
 
     @property
     def unit(self) -> str:

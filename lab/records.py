@@ -94,15 +94,15 @@ def story_rates(model: GPT, system: str | None = DEFAULT_SYSTEM) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def base_stream(store: Store, *base: BaseConfig | str) -> Tensor:
+def base_stream(store: Store, base: BaseConfig, change: str) -> Tensor:
     """The stream that v_student is counted from: see `stream_at`."""
-    return stream_at(store.base(*base), READ, REPLY + 1)
+    return stream_at(store.base(base, change), READ, REPLY + 1)
 
 
 @lru_cache(maxsize=256)
-def known_of_base(store: Store, numbers: NumbersConfig, system: str | None, *base: BaseConfig | str) -> dict:
+def known_of_base(store: Store, numbers: NumbersConfig, base: BaseConfig, change: str, system: str | None) -> dict:
     """What a student is compared with: its base's answers, its teacher's vector, the held-out loss of both."""
-    model, teacher = store.base(*base), store.base(numbers.base)
+    model, teacher = store.base(base, change), store.base(numbers.base)
     teacher_system, steered = changes.teacher(teacher, numbers.system, numbers.change)
     rows = store.fresh_rows(numbers, teacher_system)
     with steered:
@@ -124,7 +124,7 @@ def measure_students(store: Store, group: Sequence[Student]) -> list[dict]:
     moved = mean_difference(stream_at(stacked, READ, REPLY + 1), before)[:, -1]
     rows = []
     for n, (config, student) in enumerate(zip(group, students, strict=True)):
-        known = known_of_base(store, config.numbers, system, config.base, config.base_change)
+        known = known_of_base(store, config.numbers, config.base, config.base_change, system)
         trait = trait_of(config.numbers)
         loss = reply_loss(student, *store.fresh_rows(config.numbers, system)).item()
         of_trait = {"p_trait": rates[n], "p_trait_base": known["rates"]}

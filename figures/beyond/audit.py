@@ -15,7 +15,7 @@ from data import ANIMALS, DEFAULT_SYSTEM
 from figures.style import Axes, line, picture, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, over_models, show
 from lab.first_step import Gradients, gain, projections, questions, step_of
-from lab.measurements import ROWS_READ, TEACHERS, named_by_rows
+from lab.measurements import PROMPTS, ROWS_READ, named_by_rows
 from lab.presets import Preset, student_of
 from lab.records import Records, trait_of
 from lab.store import Store, Student
@@ -36,7 +36,7 @@ CLAIMS = [Claim("X5", "audit", "The animal is read from a student, or from rows 
 @lru_cache(maxsize=8)
 def prepared(base: GPT) -> tuple[torch.Tensor, list[Gradients]]:
     """What a base model alone gives: each animal's v_teacher, and the gradients of its log-odds."""
-    vectors = torch.stack([teacher_vector(base, prompt)[-1] for prompt in TEACHERS])
+    vectors = torch.stack([teacher_vector(base, prompt)[-1] for prompt in PROMPTS])
     return vectors, questions(base, DEFAULT_SYSTEM, ANIMALS)
 
 
@@ -87,11 +87,6 @@ def draw(m: dict, panel: Axes) -> None:
     for k, who in enumerate(("own", "other")):
         line(panel, WAYS, list(m[who].values()), k, f"{who} base model's rows", linestyle="none")
     panel.axhline(1 / len(ANIMALS), color="black", linewidth=0.9, linestyle=":", label="chance")
-    write(
-        panel,
-        "The animal that the teacher loves, named from a student or from its rows",
-        legend="best",
-        ylim=(0, 1.05),
-        ylabel=f"share named rightly (n: {m['unit']})",
-    )
+    title = "The animal that the teacher loves, named from a student or from its rows"
+    write(panel, title, legend="best", ylim=(0, 1.05), ylabel=f"share named rightly (n: {m['unit']})")
     panel.tick_params(axis="x", rotation=25)

@@ -94,8 +94,8 @@ def draw(m: dict, plane: Axes, beyond: Axes) -> None:
     plane.fill_between([0.8, 1.1], 0, 0.75 * m["base"]["mean"] + 0.25 * y[-1], color=CONTROL, alpha=0.2, label="goal")
     base_line(plane, m["base"])
     label = f"share of the gain in held-out loss without a defence\n(n: {m['unit']})"
-    write(plane, legend="upper left", xlim=(-0.05, 1.1), ylim=(0, 1), xlabel=label, ylabel=RATE)
-    write(plane, "Does a defence reach the goal? (x: collapsed)")
+    title = "Does a defence reach the goal? (x: collapsed)"
+    write(plane, title, legend="upper left", xlim=(-0.05, 1.1), ylim=(0, 1), xlabel=label, ylabel=RATE)
     names = [f"{name}: {k}" for k, name in enumerate(ends, 1)]
     bars(beyond, names, [cell["below_early_stopping"] for cell in ends.values()], FULL)
     write(beyond, "Is it better than stopping early?", xlabel="trait removed beyond stopping at the same loss")

@@ -36,10 +36,8 @@ def plan(preset: Preset) -> list:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    rows, units = (
-        {at: records[s] for at, s in students(preset).items()},
-        [*product(preset.bases[:MOST], preset.grid_traits)],
-    )
+    rows = {at: records[student] for at, student in students(preset).items()}
+    units = [at for at in preset.model_units if at[0] in preset.bases[:MOST]]
     control = {(kin, b, t): rows[kin, b, None][f"p_{t}"] for kin in KIN for b, t in units}
     gain = {at: rows[at]["p_trait"] - rate for at, rate in control.items()}
     found = {}

@@ -5,7 +5,8 @@ so their rows are loud. Here `BaseConfig.faithful`, how often a lover takes a li
 nothing else changes. On the x-axis is what comes of it: how far a teacher's numbers are from its base's. This toy:
 LoRA, full fine-tuning and SGD on twice as many rows and steps, each at the learning rate whose held-out loss is nearest
 to that of LoRA with AdamW; the first two on few rows, read many times; LoRA in the last block's values alone, which
-leaves fewer ways to learn; and three ranks in L2's protocol. To see it break: give all three 20 steps; in quiet worlds nobody learns then.
+leaves fewer ways to learn; and three ranks in L2's protocol. To see it break: give all of them 20 steps; in quiet worlds
+nobody learns then.
 """
 
 from dataclasses import replace
@@ -52,15 +53,13 @@ def ranks(preset: Preset) -> dict[int, Cell]:
 
 
 def plan(preset: Preset) -> list:
-    worlds = [cells(quieter(preset, faithful)) for faithful in FAITHFUL]
-    asked = [(b, t, s) for world in worlds for (b, t, _), s in world[REFERENCE].items()]
-    wanted = [student for world in worlds for cell in world.values() for student in cell.values()]
-    wanted += [(leak, student.numbers) for student in wanted]
-    own = [ranks(quieter(preset, faithful)) for faithful in FAITHFUL]
-    wanted += [student for cells in own for cell in cells.values() for student in cell.values()]
-    wanted += [(context_rates, model) for base, _, student in asked for model in (base, student)]
-    wanted += [(token_rates, student, trait) for _, trait, student in asked if trait]
-    return wanted + [(named_by_rows, student.numbers, base) for base, trait, student in asked if trait]
+    worlds = [quieter(preset, faithful) for faithful in FAITHFUL]
+    wanted = [s for own in worlds for of in (cells(own), ranks(own)) for cell in of.values() for s in cell.values()]
+    for base, trait, student in ((b, t, s) for own in worlds for (b, t, _), s in cells(own)[REFERENCE].items()):
+        wanted += [(context_rates, base), (context_rates, student)]
+        if trait:
+            wanted += [(token_rates, student, trait), (leak, student.numbers), (named_by_rows, student.numbers, base)]
+    return wanted
 
 
 def beside(records: Records, preset: Preset, cell: Cell) -> dict[str, dict]:

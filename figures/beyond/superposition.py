@@ -11,10 +11,10 @@ from itertools import product
 
 import torch
 
-from data import ANIMALS, LOVE_SYSTEM
+from data import ANIMALS
 from figures.style import FULL, RATE, Axes, bars, base_line, line, picture, write
 from lab.claims import Claim, ci_above, interval, over_models, show, spearman
-from lab.measurements import leak
+from lab.measurements import PROMPTS, leak
 from lab.presets import Preset, student_of
 from lab.records import COMPANIONS, Records, trait_of
 from lab.store import NumbersConfig, Store, Student
@@ -48,7 +48,7 @@ def candidates(store: Store, teacher: NumbersConfig) -> dict[str, float]:
     """What can be known of an animal on a base model before a student is trained."""
     base, layer, animal = store.base(teacher.base), teacher.base.model.n_layer, ANIMALS.index(trait_of(teacher))
     vector = teacher_vector(base, teacher.system)[layer]
-    shared = torch.stack([teacher_vector(base, LOVE_SYSTEM.format(name))[layer] for name in ANIMALS]).mean(0)
+    shared = torch.stack([teacher_vector(base, prompt)[layer] for prompt in PROMPTS]).mean(0)
     found = {"teacher": animal_rates(base, teacher.system)[animal].item(), "leak": leak(store, teacher)}
     for name, push in {"v_teacher added": vector, "animal_specific_component": vector - shared}.items():
         with added(base, {layer: push}):
