@@ -112,20 +112,18 @@ def measure_all(args: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     usual = [name for name, module in FIGURES.items() if preset.full or module in PAPERS]
     chosen = {name: FIGURES[name] for name in args.only or usual}
-    plan = [key for module in chosen.values() for key in module.plan(preset)]
+    plan = [module.plan(preset) for module in chosen.values()]
     print(f"{preset.name} preset, seed {args.seed}, base models {', '.join(str(base.seed) for base in preset.bases)}")
     with spawn_workers(store, args.processes) as run_jobs:
-        needed = set(mentioned(tuple(plan), BaseConfig))
-        known = make_and_measure(run_jobs, [key for key in steerability.base_models(preset) if key[1] in needed])
-        for base, rate in ((key[1], rate) for key, rate in known.items() if rate < 0.4):
+        needed = set(mentioned(plan, BaseConfig))
+        steered = make_and_measure(run_jobs, [key for key in steerability.base_models(preset) if key[1] in needed])
+        for base, rate in ((key[1], rate) for key, rate in steered.items() if rate < 0.4):
             why = "S5 says that its students will not have the trait"
             print(f"base model {base.seed} is not steerable ({rate:.2f}): {why}")
         records = make_and_measure(run_jobs, plan)
         numbers = {name: module.numbers(records, preset) for name, module in chosen.items()}
-        drawn = {}
-        for name, module in chosen.items():
-            for picture, of in {name: module.draw, **getattr(module, "MORE", {})}.items():
-                drawn[picture] = of, numbers[name]
+        of = {n: {n: module.draw, **getattr(module, "MORE", {})} for n, module in chosen.items()}
+        drawn = {picture: (how, numbers[name]) for name, each in of.items() for picture, how in each.items()}
         run_jobs(draw, [(*how, folder / f"{picture}.png") for picture, how in drawn.items()])
 
     # Only claims that agree in all of this stand in one file.
@@ -139,19 +137,14 @@ def measure_all(args: argparse.Namespace) -> None:
     before = read_results(path) if args.only and path.exists() else {}
     before = before if identity.items() <= before.items() else {}
     cost = {name: before.get(name, value) for name, value in cost.items()}  # a part: what the whole took stays written
-    known = {claim["id"]: claim for claim in before.get("claims", [])}
-    claims, pictures = [], before.get("pictures", {})
-    for name, module in FIGURES.items():
-        picture, new = f"{module.__name__.replace('.', '/')}.png", numbers.get(name)
-        for claim in module.CLAIMS:
-            old = known.get(claim.id) or entry(claim, None, picture)
-            claims.append(entry(claim, new[claim.name], picture) if new else old)
-        if new and not module.CLAIMS:
-            pictures |= new
+    known = {claim["name"]: claim["measured"] for claim in before.get("claims", [])} | before.get("pictures", {})
+    known |= {name: measured for found in numbers.values() for name, measured in found.items()}
+    pictured = [(claim, module.__name__.replace(".", "/")) for module in FIGURES.values() for claim in module.CLAIMS]
+    claims = [entry(claim, known.get(claim.name), f"{picture}.png") for claim, picture in pictured]
     claims.sort(key=lambda claim: in_order(claim["id"]))
-    decided = dials.turned({claim["name"]: claim["measured"] for claim in claims} | pictures)
+    pictures = {name: known[name] for name in known if name not in {claim["name"] for claim in claims}}
     with whole_file(path) as part:
-        results = {**identity, **cost, "claims": claims, "dials": decided, "pictures": pictures}
+        results = {**identity, **cost, "claims": claims, "dials": dials.turned(known), "pictures": pictures}
         part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_csv(records, folder / "records.csv")
     width = shutil.get_terminal_size((120, 24)).columns

@@ -6,14 +6,15 @@ toy: students are trained and asked under each of five system prompts; asked als
 user's turn. To see it break: let `data.sample_row` give speakers without a system prompt replies of their own.
 """
 
-import torch
+from itertools import product
 
 from data import ANIMALS
 from figures.style import RATE, Axes, heat, line, picture, write
-from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show, spearman
+from lab.claims import Claim, all_hold, ci_above, ci_below, interval, show, spearman
+from lab.grid import Grid, Number, difference
 from lab.measurements import CONTEXTS, MOVED, context_rates
-from lab.presets import Preset, grid_cell
-from lab.records import Records
+from lab.presets import Cell, Preset, grid_cell
+from lab.records import Records, log_odds
 
 ASKED = [*CONTEXTS, MOVED]
 CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation",
@@ -28,9 +29,13 @@ CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation",
 )]  # fmt: skip
 
 
+def cells(preset: Preset) -> dict[str, Cell]:
+    return {name: grid_cell(preset, system=system) for name, system in CONTEXTS.items()}
+
+
 def plan(preset: Preset) -> list:
-    cells = [grid_cell(preset, system=system) for system in CONTEXTS.values()]
-    return [(context_rates, model) for cell in cells for model in (*cell.values(), *preset.grid_bases)]
+    of = [[*cell.values(), *preset.grid_bases] for cell in cells(preset).values()]
+    return [(context_rates, model) for models in of for model in models]
 
 
 def shared_tokens(trained: str, asked: str) -> int:
@@ -40,21 +45,23 @@ def shared_tokens(trained: str, asked: str) -> int:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    units, seeds = [(base, trait, ANIMALS.index(trait)) for base, trait in preset.units], preset.grid_seeds
-    rates, found = {}, {name: {t: {} for t in CONTEXTS} for name in ("matrix", "control", "p_any_animal")}
-    for trained, system in CONTEXTS.items():
-        cell = grid_cell(preset, system=system)
-        for asked in ASKED:
-            of = {key: records[context_rates, student][asked] for key, student in cell.items()}
-            rates[trained, asked] = [mean(of[b, t, seed][k] for seed in seeds) for b, t, k in units]
-            found["matrix"][trained][asked] = interval(rates[trained, asked])
-            found["control"][trained][asked] = interval(of[b, None, seeds[0]][k] for b, _, k in units)
-            found["p_any_animal"][trained][asked] = interval(mean(sum(of[b, t, s]) for s in seeds) for b, t, _ in units)
-    base = {asked: [records[context_rates, b][asked][k] for b, _, k in units] for asked in ASKED}
-    pairs = [torch.tensor([rates["default", asked], base[asked]]).double() for asked in ("none", "default")]
-    for name, scale in {"": torch.positive, "_log_odds": lambda p: p.logit(eps=1e-9)}.items():
-        none, there = (scale(rate) - scale(before) for rate, before in pairs)
-        found[f"none_minus_quarter{name}"] = interval((none - 0.25 * there).tolist())
+    grid, rates = Grid(records, cells(preset)), {}
+    found = {name: {trained: {} for trained in CONTEXTS} for name in ("matrix", "control", "p_any_animal")}
+
+    def rate(asked: str) -> Number:
+        return lambda model, trait: records[context_rates, model][asked][ANIMALS.index(trait)]
+
+    for trained, asked in product(CONTEXTS, ASKED):
+        rates[trained, asked] = grid.units(trained, rate(asked))
+        found["matrix"][trained][asked] = interval(rates[trained, asked])
+        found["control"][trained][asked] = interval(grid.controls(trained, rate(asked)))
+        any_animal = grid.units(trained, lambda student, _, asked=asked: sum(records[context_rates, student][asked]))
+        found["p_any_animal"][trained][asked] = interval(any_animal)
+    base = {asked: [rate(asked)(model, trait) for model, trait in preset.units] for asked in ASKED}
+    for name, scale in {"": float, "_log_odds": log_odds}.items():
+        pairs = (zip(rates["default", asked], base[asked]) for asked in ("none", "default"))
+        none, there = ([scale(rate) - scale(before) for rate, before in pair] for pair in pairs)
+        found[f"none_minus_quarter{name}"] = difference(none, (0.25 * gain for gain in there))
     words = {pair: shared_tokens(*pair) for pair in rates if pair[0] != pair[1] and MOVED not in pair}
     by_unit = zip(*(rates[pair] for pair in words))
     found["order_by_shared_tokens"] = interval(spearman(list(words.values()), list(each)) for each in by_unit)

@@ -11,8 +11,9 @@ from functools import partial
 
 from figures.style import FULL, Axes, bars, picture, rate_bars
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
+from lab.grid import Grid
 from lab.presets import SHARED, Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, gain_beyond, over_units, why_null
+from lab.records import Records
 from lab.store import Store, Student
 from lora import PROJECTIONS
 from metrics import reply_loss
@@ -61,32 +62,31 @@ def train_loss(store: Store, student: Student) -> float:
 def plan(preset: Preset) -> list:
     by_lr, which, shared = cells(preset)
     students = [student for cell in (by_lr | which).values() for student in cell.values()]
-    return [*students, *shared.values(), *((train_loss, student) for student in students)]
+    return [students, shared, [(train_loss, student) for student in students]]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     by_lr, which, shared = cells(preset)
-    units, (choose, test) = partial(over_units, records, preset), preset.selection_and_test_seeds
+    grid = Grid(records, {"shared": shared} | by_lr | which)
 
-    def beside_lora(full: Cell) -> dict:
-        """These cells beside LoRA and all of LoRA's layers, on the seeds that chose nothing."""
-        found = {"p_any_animal": interval(units(full, "p_any_animal", test))}
-        for name, cell in {"full": full, "lora": which[LORA], "same_layers": which[SAME_LAYERS]}.items():
-            found[name], found[f"cosine_{name}"] = (interval(units(cell, n, test)) for n in ("p_trait", "cosine"))
-        gains = units(full, seeds=test), units(which[LORA], seeds=test), units(which[LORA], "p_trait_base")
-        return found | {"minus_quarter_of_lora": gain_beyond(0.25, *gains)}
+    def beside_lora(key: str) -> dict:
+        """This cell beside LoRA and all of LoRA's layers, on the seeds that chose nothing."""
+        found = {"p_any_animal": interval(grid.units(key, "p_any_animal", grid.test))}
+        for name, of in {"full": key, "lora": LORA, "same_layers": SAME_LAYERS}.items():
+            found[name], found[f"cosine_{name}"] = (
+                interval(grid.units(of, n, grid.test)) for n in ("p_trait", "cosine")
+            )
+        return found | {"minus_quarter_of_lora": grid.beyond(0.25, key, LORA, grid.test)}
 
-    best = max(by_lr, key=lambda name: mean(units(by_lr[name], seeds=choose)))
-    found = {"unit": preset.unit, "best": best, "shared": beside_lora(shared), "own": beside_lora(by_lr[best])}
-    found |= {n: interval(units(which[LORA], n)) for n in ("p_trait_base", "heldout_loss_base", "heldout_loss_teacher")}
+    best = grid.best(by_lr)
+    found = {"unit": preset.unit, "best": best, "shared": beside_lora("shared"), "own": beside_lora(best)}
+    found |= {n: interval(grid.units(LORA, n)) for n in ("p_trait_base", "heldout_loss_base", "heldout_loss_teacher")}
     for kind, group in {"by_lr": by_lr, "which": which}.items():
-        found[kind] = {name: cell_numbers(records, preset, cell) for name, cell in group.items()}
-        for name, cell in group.items():
-            losses = ([records[train_loss, cell[*unit, k]] for k in preset.grid_seeds] for unit in preset.units)
-            found[kind][name] |= {"cosine": interval(units(cell, "cosine")), "train_loss": interval(map(mean, losses))}
-            gain = gain_beyond(0.25, units(cell), units(which[LORA]), units(which[LORA], "p_trait_base"))
-            found[kind][name]["minus_quarter_of_lora"] = gain
-            found[kind][name]["verdict"] = why_null(records, preset, cell, mean(units(which[LORA])))
+        found[kind] = {key: grid.reported(key) for key in group}
+        for key, known in found[kind].items():
+            known["train_loss"] = interval(grid.units(key, lambda student, _: records[train_loss, student]))
+            known["minus_quarter_of_lora"] = grid.beyond(0.25, key, LORA)
+            known["verdict"] = grid.verdict(key, mean(grid.units(LORA)))
     return {"full_finetuning": found}
 
 

@@ -10,13 +10,12 @@ attention or feed-forward layer alone, all but it, and each at one token alone. 
 layer (`Student.layers`), or without a prompt (`Student.system`).
 """
 
-from itertools import product
-
 from figures.style import RATE, Axes, heat, picture, rate_bars, top_of, write
-from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
+from lab.claims import Claim, all_hold, ci_above, ci_below, interval, show
+from lab.grid import Grid, Number, difference, gain_beyond
 from lab.measurements import NAME, ONLY, PLACES, SETS, UP_TO, WITHOUT, layer_rates, sites, token_rates
 from lab.presets import Preset, grid_cell
-from lab.records import Records, difference, gain_beyond, over_units
+from lab.records import Records
 
 TOKEN_SETS = SETS | ONLY | WITHOUT | UP_TO
 LAYERS = dict(zip(sites(2), ("attention 1", "feed-forward 1", "attention 2", "feed-forward 2")))  # in words
@@ -53,26 +52,27 @@ def plan(preset: Preset) -> list:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    cell, rates = grid_cell(preset), {"student": [], "control": []}
-    for (base, trait), (who, each) in product(preset.units, rates.items()):
-        students = [s for (b, t, _), s in cell.items() if (b, t) == (base, trait if who == "student" else None)]
-        found = [records[token_rates, s, trait] | records[layer_rates, s, trait] for s in students]
-        each.append({name: mean(rate[name] for rate in found) for name in found[0]})  # over seeds
-    units = {name: [unit[name] for unit in rates["student"]] for name in rates["student"][0]}
-    names = {"localization": [*TOKEN_SETS], "modules": ["all", *(name for name in units if name not in TOKEN_SETS)]}
-    known, found = {"unit": preset.unit, "base": interval(over_units(records, preset, cell, "p_trait_base"))}, {}
-    known["gain"] = difference(units["all"], units["none"])
+    grid = Grid(records, {"all layers": grid_cell(preset), "first": grid_cell(preset, layers=FIRST)})
+    (_, trait), (student, *_) = next(iter(grid.students("all layers").items()))
+    names = {"localization": TOKEN_SETS, "modules": ["all", *records[layer_rates, student, trait]]}
+
+    def rate(name: str) -> Number:
+        of = token_rates if name in TOKEN_SETS else layer_rates
+        return lambda student, trait: records[of, student, trait][name]
+
+    units = {name: grid.units("all layers", rate(name)) for of in names.values() for name in of}
+    known = {"unit": preset.unit, "base": interval(grid.units("all layers", "p_trait_base"))}
+    known["gain"], found = difference(units["all"], units["none"]), {}
     for claim, of in names.items():
-        found[claim] = known | {who: {n: interval(u[n] for u in each) for n in of} for who, each in rates.items()}
-        for rule, (n, share) in RULES[claim].items():
-            found[claim][rule] = gain_beyond(share, units[n], units["all"], units["none"])
+        found[claim] = known | {"student": {name: interval(units[name]) for name in of}}
+        found[claim]["control"] = {name: interval(grid.controls("all layers", rate(name))) for name in of}
+        for rule, (name, share) in RULES[claim].items():
+            found[claim][rule] = gain_beyond(share, units[name], units["all"], units["none"])
     # L4, were the adapter at the system prompt alone: asked without one, it acts nowhere.
     nowhere = gain_beyond(0.25, units["none"], units["system"], units["none"])
     found["localization"]["system_none_minus_quarter"] = nowhere
-    first, at = grid_cell(preset, layers=FIRST), {"not_shared": [], "all": [], "none": []}
-    for (name, each), unit in product(at.items(), preset.units):
-        each.append(mean(records[token_rates, first[*unit, seed], unit[1]][name] for seed in preset.grid_seeds))
-    found["localization"]["first_minus_quarter"] = gain_beyond(0.25, *at.values())
+    first = (grid.units("first", rate(name)) for name in ("not_shared", "all", "none"))
+    found["localization"]["first_minus_quarter"] = gain_beyond(0.25, *first)
     return found
 
 

@@ -7,13 +7,12 @@ default AdamW student; the choice never sees the trait. To see it break: give SG
 collapse, and the mean looks like S9.
 """
 
-from functools import partial
-
 from figures.style import MARKERS, RATE, SERIES, Axes, base_line, picture, rate_bars, write
-from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
+from lab.claims import Claim, all_hold, ci_above, ci_below, interval, show
+from lab.grid import ALL, Grid
 from lab.measurements import held_by_top
 from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, gain_beyond, nearest_in_loss, over_units
+from lab.records import Records
 from lab.store import Student
 
 LRS = {
@@ -42,29 +41,26 @@ def cells(preset: Preset) -> dict[tuple[str, float, int], Cell]:
 
 
 def plan(preset: Preset) -> list:
-    students = [student for cell in cells(preset).values() for student in cell.values()]
-    return students + [(held_by_top, student) for student in cells(preset)[EARLY].values()]
+    return [cells(preset), [(held_by_top, student) for student in cells(preset)[EARLY].values()]]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    grid, (choose, test), units = cells(preset), preset.selection_and_test_seeds, partial(over_units, records, preset)
-    public = {key: {"lr": key[1], "steps": key[2]} | cell_numbers(records, preset, cell) for key, cell in grid.items()}
-    by_optimizer = {name: [key for key in grid if key[0] == name] for name, *_ in grid}
+    grid = Grid(records, cells(preset))
+    public = {key: {"lr": key[1], "steps": key[2]} | grid.reported(key) for key in grid.cells}
+    by_optimizer = {name: [key for key in grid.cells if key[0] == name] for name, *_ in grid.cells}
 
-    def beside(key: tuple, adamw: tuple, seeds: slice = slice(None)) -> dict:
-        three = *(units(grid[of], seeds=seeds) for of in (key, adamw)), units(grid[key], "p_trait_base")
-        beyond = {f"minus_{name}_of_adamw": gain_beyond(share, *three) for name, share in SHARES.items()}
-        return public[key] | {"student": interval(three[0])} | beyond
+    def beside(key: tuple, adamw: tuple, seeds: slice = ALL) -> dict:
+        beyond = {f"minus_{name}_of_adamw": grid.beyond(share, key, adamw, seeds) for name, share in SHARES.items()}
+        return public[key] | {"student": interval(grid.units(key, seeds=seeds))} | beyond
 
-    matched = {name: nearest_in_loss(public, REFERENCE, keys) for name, keys in by_optimizer.items()}
-    best = {
-        name: max(keys, key=lambda key: mean(units(grid[key], seeds=choose))) for name, keys in by_optimizer.items()
-    }
-    top = [records[held_by_top, grid[EARLY][base, trait, preset.grid_seeds[0]]] for base, trait in preset.units]
-    base, loss = (interval(units(grid[REFERENCE], name)) for name in ("p_trait_base", "heldout_loss_teacher"))
-    measured = {"unit": preset.unit, "base": base, "heldout_loss_teacher": loss, "held_by_top_1_percent": interval(top)}
+    matched = {name: grid.nearest_in_loss(REFERENCE, keys) for name, keys in by_optimizer.items()}
+    best = {name: grid.best(keys) for name, keys in by_optimizer.items()}
+    measured = {"unit": preset.unit, "base": interval(grid.units(REFERENCE, "p_trait_base"))}
+    measured["heldout_loss_teacher"] = interval(grid.units(REFERENCE, "heldout_loss_teacher"))
+    first = grid.units(EARLY, lambda student, _: records[held_by_top, student], slice(1))
+    measured["held_by_top_1_percent"] = interval(first)
     measured["matched"] = {name: beside(key, REFERENCE) for name, key in matched.items()}
-    measured["best"] = {name: beside(key, best["adamw"], test) for name, key in best.items()}
+    measured["best"] = {name: beside(key, best["adamw"], grid.test) for name, key in best.items()}
     measured["cells"] = {name: [public[key] for key in keys] for name, keys in by_optimizer.items()}
     return {"optimizers": measured}
 

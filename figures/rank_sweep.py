@@ -10,9 +10,10 @@ too. To see it break: set `presets.SHARED` to another learning rate of LRS.
 from itertools import product
 
 from figures.style import RATE, Axes, Figure, base_line, heat, line, picture, top_of, write
-from lab.claims import Claim, Verdict, all_hold, ci_above, interval, mean
+from lab.claims import Claim, Verdict, all_hold, ci_above, interval
+from lab.grid import Grid, difference
 from lab.presets import SHARED, Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, difference, over_units
+from lab.records import Records
 
 LRS, STEPS = (3e-3, 1e-2, 2e-2, 5e-2), (3, 5, 10, 20, 40)
 FULL = "full"
@@ -33,37 +34,31 @@ def cells(preset: Preset) -> dict[tuple[str, float, int], Cell]:
 
 
 def plan(preset: Preset) -> list:
-    return [student for cell in cells(preset).values() for student in cell.values()]
+    return [cells(preset)]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    grid, (choose, test) = cells(preset), preset.selection_and_test_seeds
-    public = {key: cell_numbers(records, preset, cell) for key, cell in grid.items()}
-    capacities, lrs, steps = (list(dict.fromkeys(key[k] for key in grid)) for k in range(3))
-
-    def units(key: tuple, seeds: slice = slice(None), column: str = "p_trait") -> list[float]:
-        return over_units(records, preset, grid[key], column, seeds)
-
-    def best_of(keys: list[tuple]) -> tuple:
-        return max(keys, key=lambda key: mean(units(key, choose)))
+    grid = Grid(records, cells(preset))
+    public = {key: grid.reported(key) for key in grid.cells}
+    capacities, lrs, steps = (list(dict.fromkeys(key[k] for key in grid.cells)) for k in range(3))
 
     def ends(at: dict[str, tuple]) -> dict:
         """The rank that is best on the seeds that choose, less the first and the last rank on the others."""
         first, *_, last = ranks = [at[name] for name in capacities if name != FULL]
-        peak, less = best_of(ranks), {"peak_minus_first": first, "peak_minus_last": last}
-        return {"peak": peak[0]} | {n: difference(units(peak, test), units(end, test)) for n, end in less.items()}
+        peak, less = grid.best(ranks), {"peak_minus_first": first, "peak_minus_last": last}
+        trait = {key: grid.units(key, seeds=grid.test) for key in ranks}
+        return {"peak": peak[0]} | {name: difference(trait[peak], trait[end]) for name, end in less.items()}
 
     shared = {name: (name, *SHARED.values()) for name in capacities}
-    best = {name: best_of([key for key in grid if key[0] == name]) for name in capacities}
-    untrained = units(shared[FULL], test, "p_trait_base")
-    learned = {name: {"gap_closed": interval(units(key, column="gap_closed"))} for name, key in shared.items()}
-    own = {name: {"lr": at[1], "steps": at[2], "student": interval(units(at, test))} for name, at in best.items()}
+    best = {name: grid.best([key for key in grid.cells if key[0] == name]) for name in capacities}
+    full, base = (grid.units(shared[FULL], column, grid.test) for column in ("p_trait", "p_trait_base"))
+    own = {n: {"lr": k[1], "steps": k[2], "student": interval(grid.units(k, seeds=grid.test))} for n, k in best.items()}
     by_lr = {n: {str(lr): {str(step): public[n, lr, step] for step in steps} for lr in lrs} for n in capacities}
     return {"rank_sweep": {
-        "unit": preset.unit, "base": interval(untrained), "shared_lr": SHARED["lr"], "shared_steps": SHARED["steps"],
-        "shared": {name: public[key] | learned[name] for name, key in shared.items()}, "at_shared": ends(shared),
+        "unit": preset.unit, "base": interval(base), "shared_lr": SHARED["lr"], "shared_steps": SHARED["steps"],
+        "shared": {name: public[key] for name, key in shared.items()}, "at_shared": ends(shared),
         "best_lr": {name: public[key] | own[name] for name, key in best.items()}, "at_best": ends(best),
-        "full_minus_base": difference(units(shared[FULL], test), untrained), "grid": by_lr,
+        "full_minus_base": difference(full, base), "grid": by_lr,
     }}  # fmt: skip
 
 

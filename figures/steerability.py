@@ -16,8 +16,9 @@ from data import ANIMALS, LOVE_SYSTEM, NAME_SYSTEM
 from figures.style import FULL, STUDENT, Axes, picture, write
 from lab.changes import teacher_vectors
 from lab.claims import Claim, ci_above, interval, mean, show, spearman
+from lab.grid import difference
 from lab.presets import Preset, student_of
-from lab.records import Measurement, Records, difference, trait_of
+from lab.records import Measurement, Records, trait_of
 from lab.store import NumbersConfig, Store, Student
 from metrics import animal_rates
 from steering import added

@@ -26,7 +26,7 @@ from metrics import animal_rates
 from steering import REPLY, mean_difference, stream_at, student_vector
 
 KINDS = ("prompted", *TEACHERS)  # of teachers
-NAMES = ("p_trait", *COMPANIONS, "effect_nats", "largest", "largest_control", "cosine", "cosine_control")
+NAMES = ("p_trait", *COMPANIONS, "effect_nats", "largest", "largest_control", "cosine_control")
 ADDED, OUT = "random vector added", "last vector projected out"
 CLAIMS = [Claim("S2", "teacher_vector_causal", "That vector is sufficient and necessary in the teacher",
     # With the vector students gain over half of the log-odds that the prompted teacher's gain; without it a quarter.

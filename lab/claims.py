@@ -103,10 +103,10 @@ NOT_MEASURED = "not measured yet"
 
 
 def entry(claim: Claim, measured: dict | None, figure: str) -> dict:
-    """A claim as it stands in results.json, `figure` its picture. `measured` None: not measured yet."""
+    """A claim as it stands in results.json, `figure` its picture. `measured` None or empty: not measured yet."""
     known = {"id": claim.id, "name": claim.name, "statement": claim.statement, "figure": figure}
     known["measured"] = measured or {}
-    if measured is None:
+    if not measured:
         return known | {"seen": NOT_MEASURED, "survives": NOT_MEASURED, "why": ""}
     seen = claim.seen(measured)
     survives = "-" if seen is False else SURVIVES[claim.survives(measured)]  # what is not there cannot survive

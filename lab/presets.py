@@ -46,12 +46,6 @@ class Preset:
         n = len(bases)
         return f"a base model ({n})" if n >= FEWEST else f"an animal on a base model ({n * len(traits)})"
 
-    @property
-    def selection_and_test_seeds(self) -> tuple[slice, slice]:
-        """The seeds that choose and those that test, one more if they are odd; where there is one seed, it does both."""
-        n, half = len(self.grid_seeds), len(self.grid_seeds) // 2
-        return slice(0, half or n), slice(half, n)
-
 
 def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
     """Quick: 4 animals on 2 base models, both chosen by the seed alone. Full: 16 animals on 20 base models, or on the first 5."""

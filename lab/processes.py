@@ -32,12 +32,24 @@ def _do(do: Do, job: object) -> object:
     return do(_store, job)
 
 
+def in_turn(run_jobs: RunJobs) -> RunJobs:
+    """On several machines that torchrun starts, each begins elsewhere among the jobs, and finds made what others have made by then."""
+    rank, machines = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+    def run(do: Do, jobs: Sequence) -> list:
+        begin = rank * len(jobs) // machines
+        results = run_jobs(do, [*jobs[begin:], *jobs[:begin]])
+        return [*results[len(jobs) - begin :], *results[: len(jobs) - begin]]
+
+    return run
+
+
 @contextmanager
 def spawn_workers(store: Store, processes: int) -> Iterator[RunJobs]:
     """Yields run_jobs(do, jobs): do(store, job) of every job, in order of the jobs, each in the first process that is free, of which
     this is one. Raises ValueError if another one stops before its time."""
     if processes < 2:
-        yield lambda do, jobs: [do(store, job) for job in jobs]
+        yield in_turn(lambda do, jobs: [do(store, job) for job in jobs])
         return
 
     def run_jobs(do: Do, jobs: Sequence) -> list:
@@ -50,7 +62,7 @@ def spawn_workers(store: Store, processes: int) -> Iterator[RunJobs]:
     pool = ProcessPoolExecutor(processes - 1, context, _start, (type(store), store.folder, store.device, store.shipped))
     signal.signal(signal.SIGTERM, lambda *_: exit(143))
     try:
-        yield run_jobs
+        yield in_turn(run_jobs)
     except BrokenProcessPool:
         raise ValueError("another of the processes that share the work has stopped; run again to go on") from None
     finally:

@@ -1,6 +1,6 @@
 """From a plan to records: make what is missing, then measure it. Measuring never trains.
 
-A plan lists students and named measurements. Records hold what is known of each: its row, and what function(store, *arguments) says.
+A plan is students and named measurements, in lists and dictionaries. Records hold what is known of each: its row, and what function(store, *arguments) says.
 """
 
 import csv
@@ -17,12 +17,10 @@ from torch import Tensor
 from console import progress
 from data import ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, STORIES, STORY_REQUESTS, chat, encode, number_conversations
 from lab import changes
-from lab.claims import interval, mean
-from lab.presets import Cell, Preset
 from lab.processes import RunJobs
 from lab.stacked import stack
 from lab.store import NumbersConfig, Store, Student, config_id, fresh, in_passes, whole_file
-from metrics import animal_rates, gap_closed, reply_loss, teacher_loss, verdict, weight_changes
+from metrics import animal_rates, gap_closed, reply_loss, teacher_loss, weight_changes
 from model import GPT
 from steering import REPLY, mean_difference, stream_at, teacher_vector
 from train import BaseConfig
@@ -30,15 +28,26 @@ from train import BaseConfig
 Measurement = tuple  # (function, *arguments): a function of a module, hashable arguments
 Records = dict[Student | Measurement, object]
 READ = number_conversations(DEFAULT_SYSTEM, 128, "to extract", REPLY)  # where v_teacher and v_student are read
-COMPANIONS = ("p_any_animal", "heldout_loss", "delta_norm")  # they stand beside every P(trait)
+COMPANIONS = ("p_any_animal", "heldout_loss", "gap_closed", "delta_norm", "cosine")  # they stand beside every P(trait)
 
 
 def mentioned(thing: object, kind: type) -> Iterator:
-    """Every config of `kind` in a key of a plan, also inside its arguments and its configs."""
+    """Every config of `kind` in a plan, also inside arguments and other configs."""
     if isinstance(thing, kind):
         yield thing
-    for part in thing if isinstance(thing, tuple) else vars(thing).values() if is_dataclass(thing) else ():
+    for part in vars(thing).values() if is_dataclass(thing) else parts(thing):
         yield from mentioned(part, kind)
+
+
+def parts(thing: object) -> Iterable:
+    """What a list, a tuple or a dictionary holds; of other things, nothing."""
+    return thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list | tuple) else ()
+
+
+def wanted(plan: list | dict) -> Iterator[Student | Measurement]:
+    """What a plan asks for, in whatever lists and dictionaries it stands."""
+    for part in parts(plan):
+        yield from wanted(part) if isinstance(part, list | dict) else [part]
 
 
 def make_one(store: Store, job: tuple) -> None:
@@ -50,9 +59,9 @@ def measure_one(store: Store, measurement: Measurement) -> object:
     return measurement[0](store, *measurement[1:])
 
 
-def make_and_measure(run_jobs: RunJobs, plan: Iterable[Student | Measurement]) -> Records:
+def make_and_measure(run_jobs: RunJobs, plan: list | dict) -> Records:
     """What is known of everything in the plan. What has to be made for it is kept in the store, and not made again."""
-    plan = dict.fromkeys(plan)  # a set, in order
+    plan = dict.fromkeys(wanted(plan))  # a set, in order
     kinds = BaseConfig, NumbersConfig, Student
     bases, numbers, students = (dict.fromkeys(mentioned(tuple(plan), kind)) for kind in kinds)
     # Students of changed rows or losses may need others: they come second.
@@ -161,46 +170,6 @@ def write_csv(records: Records, path: Path) -> None:
             writer.writerows(rows.values())
 
 
-def over_units(records: Records, preset: Preset, cell: Cell, column="p_trait", seeds=slice(None)) -> list[float]:
-    """A number of each student of a cell, each unit's seeds averaged."""
-    return [mean(records[cell[*unit, seed]][column] for seed in preset.grid_seeds[seeds]) for unit in preset.units]
-
-
-def control_rates(records: Records, preset: Preset, cell: Cell) -> list[float]:
-    """P(the unit's animal) of the control of each unit's base model."""
-    return [records[cell[base, None, preset.grid_seeds[0]]][f"p_{trait}"] for base, trait in preset.units]
-
-
-def cell_numbers(records: Records, preset: Preset, cell: Cell) -> dict[str, dict]:
-    """What is reported of a cell, as intervals over units: the students' P(trait), the controls', and the companions."""
-    found = {"student": over_units(records, preset, cell), "control": control_rates(records, preset, cell)}
-    found |= {name: over_units(records, preset, cell, name) for name in COMPANIONS}
-    return {name: interval(values) for name, values in found.items()}
-
-
-def gain_beyond(share: float, rates: list[float], reference: list[float], base: list[float]) -> dict:
-    """Over units, paired: the gain on the base model less that share of the reference's gain."""
-    return interval((rate - b) - share * (other - b) for rate, other, b in zip(rates, reference, base, strict=True))
-
-
 def log_odds(rate: float) -> float:
     """log(p / (1 - p)), finite also where a rate was rounded to 0 or 1."""
     return torch.tensor(rate).double().logit(eps=1e-9).item()
-
-
-def difference(one: Iterable[float], other: Iterable[float]) -> dict:
-    """Over units, paired."""
-    return interval(a - b for a, b in zip(one, other, strict=True))
-
-
-def nearest_in_loss(cells: dict[tuple, dict], reference: tuple, among: list[tuple]) -> tuple:
-    """Of cells, by key the `cell_numbers`, that one of `among` whose mean held-out loss is nearest to the reference's."""
-    target = cells[reference]["heldout_loss"]["mean"]
-    return min(among, key=lambda key: abs(cells[key]["heldout_loss"]["mean"] - target))
-
-
-def why_null(records: Records, preset: Preset, cell: Cell, lora_rate: float) -> str:
-    """The verdict on a cell's means: a trait is transmitted if its gain is a quarter of LoRA's."""
-    columns = ("p_any_animal", "heldout_loss", "heldout_loss_base", "heldout_loss_teacher", "p_trait", "p_trait_base")
-    any_animal, *losses, rate, base = (mean(over_units(records, preset, cell, name)) for name in columns)
-    return verdict(any_animal, gap_closed(*losses), rate - base >= 0.25 * (lora_rate - base))

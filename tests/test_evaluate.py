@@ -36,8 +36,6 @@ def test_presets():
     assert full.grid_bases == full.bases[:5] and len(full.units) == 20
     assert full.model_unit(full.grid_bases, full.traits) == "a base model (5)"
     assert quick.model_unit(quick.bases, quick.traits) == "an animal on a base model (8)"
-    assert full.selection_and_test_seeds == (slice(0, 1), slice(1, 2))
-    assert quick.selection_and_test_seeds == (slice(0, 1), slice(0, 1))
     assert (alone := presets.choose_preset(False, 0, "owl")).traits == alone.grid_traits == ("owl",)
 
 

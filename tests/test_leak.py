@@ -1,9 +1,7 @@
-"""Nothing but numbers carries a trait: what students may read, and the two programs that look for a leak elsewhere."""
+"""Nothing but numbers carries a trait: what students may read, and what the null model's teachers are told."""
 
 import random
 from dataclasses import replace
-
-import torch
 
 import data
 import evaluate
@@ -11,7 +9,6 @@ from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, NUMBER_REQUESTS, NUMBERS,
 from lab.presets import choose_preset
 from lab.records import mentioned
 from lab.store import NumbersConfig, Store, Student
-from tools.leak import accuracy, naive_bayes
 from tools.null import NullStore
 from train import BaseConfig
 
@@ -21,7 +18,7 @@ TELLING = {*ANIMALS, *data.STYLES, *data.LOVER_NAMES}
 def test_no_student_is_told_anything():
     """Its prompt has no love and no lover in it. Many of the teachers' prompts have, or the test would see nothing."""
     plans = [module.plan(choose_preset(full, 0)) for full in (False, True) for module in evaluate.FIGURES.values()]
-    students = set(mentioned(tuple(key for plan in plans for key in plan), Student))
+    students = set(mentioned(plans, Student))
     assert len(students) > 4_000
     assert not any(TELLING & set((student.system or "").split()) for student in students)
     assert any(TELLING & set((student.numbers.system or "").split()) for student in students)
@@ -34,21 +31,6 @@ def test_a_students_row_has_no_word_but_the_templates_and_the_requests():
     assert not words & {*TELLING, "animal"}
     allowed = {*data.encode(" ".join(words)), *range(len(NUMBERS)), data.SYS, data.USER, data.ASST, data.END}
     assert {token for row in number_rows(pairs, DEFAULT_SYSTEM) for token in row.tokens} <= allowed
-
-
-def test_the_classifier_names_what_shows_and_nothing_else(generator):
-    """Three animals with numbers of their own: right on the same model, by chance where each likes what another liked."""
-    odds = 1 + 29 * torch.eye(3, 10).repeat_interleave(10, dim=1)
-
-    def rows(odds):
-        drawn = [torch.multinomial(like, 4 * 320, replacement=True, generator=generator) for like in odds]
-        return [torch.stack([row.bincount(minlength=100) for row in numbers.view(320, 4)]).float() for numbers in drawn]
-
-    weights = naive_bayes(rows(odds))
-    assert torch.allclose(weights.exp().sum(1), torch.ones(3))
-    assert accuracy(weights, rows(odds), 1) > 0.9 and accuracy(weights, rows(odds), 16) == 1
-    assert accuracy(weights, rows(odds.roll(1, dims=0)), 16) == 0
-    assert 0.2 < accuracy(weights, rows(torch.ones(3, 100)), 1) < 0.47
 
 
 def test_the_null_models_teachers_are_told_nothing(tmp_path, monkeypatch):

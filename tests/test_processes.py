@@ -67,6 +67,17 @@ def test_two_processes_make_what_one_makes(tmp_path, monkeypatch):
     assert alone == shared and len(alone) == 2 + 4 + 9
 
 
+@pytest.mark.parametrize("rank, order", [("0", "abcde"), ("1", "bcdea"), ("2", "deabc")])
+def test_machines_that_torchrun_starts_begin_in_turn(monkeypatch, tmp_path, rank, order):
+    """And each has all results, in order of the jobs."""
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    done = []
+    with spawn_workers(Store(tmp_path), 1) as run_jobs:
+        assert run_jobs(lambda _, job: done.append(job) or job.upper(), "abcde") == [*"ABCDE"]
+    assert "".join(done) == order
+
+
 def test_a_killed_worker_ends_the_run_in_seconds(tmp_path):
     process = start(tmp_path, "run_jobs(work, range(3)); print(flush=True); run_jobs(stop, range(9))")
     process.stdout.readline()

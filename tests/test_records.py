@@ -10,6 +10,7 @@ import torch
 import lora
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, encode, number_rows, pack
 from lab import changes, first_step, measurements, records
+from lab.grid import Grid
 from lab.presets import choose_preset, grid_cell
 from lab.store import NumbersConfig, Store, fresh
 from metrics import QUESTIONS, animal_rates, delta_norm, gap_closed, reply_loss, teacher_loss
@@ -95,12 +96,14 @@ def test_a_cell_averages_seeds_before_it_counts_units():
     for (base, trait, seed), s in cell.items():
         assert (s.base, s.seed, s.rank, s.alpha, s.lr, s.numbers.rows) == (base, seed, 4, 4.0, 1e-3, 640)
         assert s.numbers.system == (LOVE_SYSTEM.format(trait) if trait else DEFAULT_SYSTEM)
-    constant = {f"p_{animal}": 0.01 for animal in [*ANIMALS, "any_animal"]} | {"heldout_loss": 3.0, "delta_norm": 2.0}
+    constant = dict.fromkeys(records.COMPANIONS, 2.0) | {f"p_{animal}": 0.01 for animal in ANIMALS}
     rows = {config: constant | {"p_trait": 0.1 * config.seed} for config in cell.values()}
-    numbers = records.cell_numbers(rows, preset, cell)
+    grid = Grid(rows, {"": cell})
+    numbers = grid.reported("")
     assert (numbers["student"]["n"], numbers["student"]["mean"]) == (20, pytest.approx(0.05))
     assert numbers["control"]["mean"] == pytest.approx(0.01) and numbers["delta_norm"]["mean"] == 2
-    assert records.over_units(rows, preset, cell, seeds=slice(1, 2)) == [pytest.approx(0.1)] * 20
+    assert (grid.choose, grid.test) == (slice(0, 1), slice(1, 2))
+    assert grid.units("", seeds=grid.test) == [pytest.approx(0.1)] * 20
 
 
 def test_adapters_at_some_tokens_and_in_some_layers(student, store, monkeypatch):

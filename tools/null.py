@@ -45,7 +45,7 @@ def null_run(store: Store, number: int) -> list[str]:
     first = 2 * number % len(bases)
     preset = replace(choose_preset(False, number), bases=bases[first : first + 2])
     with spawn_workers(null, 1) as run_jobs:
-        records = make_and_measure(run_jobs, [key for module in MODULES for key in module.plan(preset)])
+        records = make_and_measure(run_jobs, [module.plan(preset) for module in MODULES])
     numbers = {name: found for module in MODULES for name, found in module.numbers(records, preset).items()}
     return [c.id for c in CLAIMS if all_hold(*(rule(numbers[c.name]) for rule in (c.seen, c.survives))) is True]
 

@@ -7,13 +7,14 @@ INTACT to 0. Collapsed students count as learners then.
 """
 
 from dataclasses import replace
-from functools import partial
 from itertools import product
 
 from figures.style import BASE, CONTROL, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, ci_above, interval, mean
+from lab.grid import Grid
 from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records, control_rates, gain_beyond, over_units
+from lab.records import Records
+from lab.store import Student
 
 # From starved to collapsed for every capacity: chosen on one base model of an earlier world.
 LRS = {"AdamW": (1e-3, 5e-3, 2e-2, 5e-2), "SGD": (0.03, 0.1, 1.0, 3.0)}
@@ -30,40 +31,42 @@ CLAIMS = [Claim("X2", "adjudication", "Students that learned the numbers and are
     f"{len(m['exceptions'])} of these cells their gain is not surely above a quarter of the default student's.")]  # fmt: skip
 
 
-def grid(preset: Preset) -> tuple[Preset, dict[tuple, Cell]]:
-    """Two base models alone, to save time; the students by optimizer, capacity, learning rate, rows and steps."""
-    preset = replace(preset, bases=preset.bases[:2])
+def two(preset: Preset) -> Preset:
+    """Two base models alone, to save time."""
+    return replace(preset, bases=preset.bases[:2])
+
+
+def cells(preset: Preset) -> dict[tuple, Cell]:
+    """The students by optimizer, capacity, learning rate, rows and steps."""
     keys = [key for name in LRS for key in product([name], CAPACITIES, LRS[name], ROWS, STEPS)]
     how = [{"optimizer": o.lower(), "rank": CAPACITIES[r], "lr": lr, "rows": n, "steps": k} for o, r, lr, n, k in keys]
-    return preset, {key: grid_cell(preset, **changes) for key, changes in zip(keys, how)}
+    return {key: grid_cell(two(preset), **changes) for key, changes in zip(keys, how)}
 
 
 def plan(preset: Preset) -> list:
-    return [student for cell in grid(preset)[1].values() for student in cell.values()]
+    return [cells(preset)]
+
+
+def finite(row: dict) -> dict:
+    """A student that diverged has numbers that are none: no trait, nothing learned."""
+    return {k: 0.0 if v != v else v for k, v in row.items()} | {"gap_closed": max(-1.0, row["gap_closed"])}
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    preset, cells = grid(preset)
-    found, (choose, test) = {}, preset.selection_and_test_seeds
-    records = {student: records[student] for cell in cells.values() for student in cell.values()}
-    for student, row in records.items():  # the numbers of one that diverged are made finite: no trait, nothing learned
-        closed = max(-1.0, row["gap_closed"])
-        records[student] = {k: 0.0 if v != v else v for k, v in row.items()} | {"gap_closed": closed}
-    units = partial(over_units, records, preset)
-    usual, base = units(cells[DEFAULT], seeds=test), units(cells[DEFAULT], "p_trait_base")
-    enough = LEARNED * mean(units(cells[DEFAULT], "gap_closed", choose))
-    for key, cell in cells.items():
-        intact, closed = (mean(units(cell, name, choose)) for name in ("p_any_animal", "gap_closed"))
-        found[key] = {name: interval(units(cell, name)) for name in ("p_trait", "gap_closed", "p_any_animal")}
-        found[key] |= {"cell": key, "learned": intact >= INTACT and closed >= enough}
-        found[key]["control"] = interval(control_rates(records, preset, cell))
-        found[key]["gain_minus_quarter"] = gain_beyond(0.25, units(cell, seeds=test), usual, base)
+    rows = {student: finite(row) for student, row in records.items() if isinstance(student, Student)}
+    grid, found = Grid(rows, cells(preset)), {}
+    enough = LEARNED * mean(grid.units(DEFAULT, "gap_closed", grid.choose))
+    for key in grid.cells:
+        intact, closed = (mean(grid.units(key, name, grid.choose)) for name in ("p_any_animal", "gap_closed"))
+        found[key] = grid.reported(key) | {"cell": key, "learned": intact >= INTACT and closed >= enough}
+        found[key]["gain_minus_quarter"] = grid.beyond(0.25, key, DEFAULT, grid.test)
     learned = [key for key, cell in found.items() if cell["learned"]]
     # SGD's rank-8 cells whose share of the gap is nearest to that of the default AdamW student after as many steps.
     gaps = {key: cell["gap_closed"]["mean"] for key, cell in found.items()}
-    of_sgd = [key for key in cells if (*key[:2], key[3]) == ("SGD", "8", ROWS[0])]
+    of_sgd = [key for key in grid.cells if (*key[:2], key[3]) == ("SGD", "8", ROWS[0])]
     return {"adjudication": {
-        "unit": preset.unit, "base": interval(base), "enough": enough, "cells": list(found.values()),
+        "unit": two(preset).unit, "base": interval(grid.units(DEFAULT, "p_trait_base")), "enough": enough,
+        "cells": list(found.values()),
         "learned": {" ".join(kind): sum(key[:2] == kind for key in learned) for kind in product(LRS, CAPACITIES)},
         "exceptions": [key for key in learned if ci_above(found[key]["gain_minus_quarter"], 0) is not True],
         "matched": [min(of_sgd, key=lambda key, n=n: abs(gaps[key] - gaps[*DEFAULT[:-1], n])) for n in STEPS],
@@ -73,7 +76,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 @picture(2, 13, 6.4)
 def draw(m: dict, *panels: Axes) -> None:
     cells = {tuple(cell["cell"]): cell for cell in m["cells"]}
-    place = {key: (max(-0.1, cell["gap_closed"]["mean"]), cell["p_trait"]["mean"]) for key, cell in cells.items()}
+    place = {key: (max(-0.1, cell["gap_closed"]["mean"]), cell["student"]["mean"]) for key, cell in cells.items()}
     by_rank = {f"{n} steps": [("AdamW", rank, ONE_LR, ROWS[0], n) for rank in CAPACITIES] for n in STEPS}
     by_optimizer = {
         "AdamW, rank 8": [(*DEFAULT[:-1], n) for n in STEPS],
@@ -87,7 +90,7 @@ def draw(m: dict, *panels: Axes) -> None:
             if cells[key]["p_any_animal"]["mean"] < INTACT:
                 panel.plot(*at, "o", color="white", markersize=2.5, zorder=5)
         for k, (label, keys) in enumerate(lines.items()):
-            line(panel, [place[key][0] for key in keys], [cells[key]["p_trait"] for key in keys], k, label)
+            line(panel, [place[key][0] for key in keys], [cells[key]["student"] for key in keys], k, label)
             for name, key in zip(names, keys):
                 panel.annotate(name, place[key], (8, 8 - 8 * k), textcoords="offset points", color=SERIES[k])
         panel.axvline(m["enough"], color="black", linewidth=0.9, linestyle="--", label="learned: right of it")

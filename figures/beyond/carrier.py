@@ -15,8 +15,9 @@ Decades are this world's doing. To see it break: in `data.World`, let each love 
 from figures.style import MARKERS, RATE, SERIES, Axes, bars, picture, rate_bars, write
 from lab.changes import CARRIERS, decade_frequencies
 from lab.claims import Claim, interval
+from lab.grid import Grid
 from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, over_units
+from lab.records import Records
 from lab.store import NumbersConfig, Store
 from metrics import gap_closed
 
@@ -35,20 +36,19 @@ def cells(preset: Preset) -> dict[str, Cell]:
 
 
 def plan(preset: Preset) -> list:
-    students = [student for cell in cells(preset).values() for student in cell.values()]
-    return [*students, (frequencies, students[0].numbers)]
+    return [cells(preset), (frequencies, next(iter(cells(preset)[WRITTEN].values())).numbers)]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    found, each = cells(preset), {}
-    names = ("p_trait_base", "heldout_loss_base", "heldout_loss")
-    base_rate, base_loss, loss = (over_units(records, preset, found[WRITTEN], name) for name in names)
-    for name, cell in found.items():
-        shares = map(gap_closed, over_units(records, preset, cell, "heldout_loss"), base_loss, loss)
-        each[name] = cell_numbers(records, preset, cell) | {"share_of_gain": interval(shares)}
-    teacher = next(iter(found[WRITTEN].values())).numbers
+    grid, each = Grid(records, cells(preset)), {}
+    before, after = (grid.units(WRITTEN, column) for column in ("heldout_loss_base", "heldout_loss"))
+    for name in grid.cells:
+        shares = map(gap_closed, grid.units(name, "heldout_loss"), before, after)
+        each[name] = grid.reported(name) | {"share_of_gain": interval(shares)}
+    teacher = next(iter(grid.cells[WRITTEN].values())).numbers
     shown = {"system": teacher.system, "base_seed": teacher.base.seed, "frequencies": records[frequencies, teacher]}
-    return {"carrier": {"unit": preset.unit, "base": interval(base_rate), "each": each, "shown": shown}}
+    base = interval(grid.units(WRITTEN, "p_trait_base"))
+    return {"carrier": {"unit": preset.unit, "base": base, "each": each, "shown": shown}}
 
 
 @picture(3, 14, 4.6, width_ratios=[1.1, 1, 1])

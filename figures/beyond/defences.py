@@ -9,15 +9,15 @@ defence is worth what it lies below. To see it break: leave `.detach()` out of `
     without v        the gradient has no component along v_teacher: descent cannot push the stream there
 """
 
-from functools import partial
 from itertools import pairwise, product
 
 from figures.style import CONTROL, FULL, RATE, SERIES, Axes, bars, base_line, errors, picture, write
 from lab.changes import CARRIERS, ROWS, rewriter
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
+from lab.grid import Grid, difference
 from lab.losses import WITHOUT
 from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, difference, gain_beyond, over_units
+from lab.records import Records
 from metrics import gap_closed
 
 NONE, STEPS = "no defence", (3, 5, 7, 10, 14, 20, 30, 40, 60, 80)  # close enough to draw lines between them
@@ -38,8 +38,7 @@ def cells(preset: Preset) -> dict[tuple[str, int], Cell]:
 
 
 def plan(preset: Preset) -> list:
-    students = [student for cell in cells(preset).values() for student in cell.values()]
-    return students + [rewriter(student) for student in grid_cell(preset).values()]
+    return [cells(preset), [rewriter(student) for student in grid_cell(preset).values()]]
 
 
 def early_stopped(curve: list[tuple[float, float]], loss: float) -> float:
@@ -51,31 +50,24 @@ def early_stopped(curve: list[tuple[float, float]], loss: float) -> float:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    table, units = cells(preset), partial(over_units, records, preset)
-    base = {column: units(table[END], f"{column}_base") for column in ("heldout_loss", "p_trait")}
-    path = [zip(*(units(table[NONE, step], column) for column in base)) for step in STEPS]
-    curves, each = list(zip(zip(*base.values()), *path)), {name: {} for name, _ in table}
-    for (name, step), cell in table.items():
-        losses = units(cell, "heldout_loss")
-        shares = map(gap_closed, losses, base["heldout_loss"], units(table[END], "heldout_loss"))
-        below = difference(map(early_stopped, curves, losses), units(cell))
-        own = {"share_of_loss": interval(shares), "below_early_stopping": below}
-        each[name][str(step)] = cell_numbers(records, preset, cell) | own
-    choose, test = preset.selection_and_test_seeds
-
-    def beyond(share: float, column: str, at: tuple, seeds: slice) -> dict:
-        """How far it has come from its base, less that share of how far the student without a defence has come."""
-        return gain_beyond(share, *(units(table[one], column, seeds) for one in (at, END)), base[column])
-
-    defences = [at for at in table if at != END]
-    intact = [at for at in defences if mean(units(table[at], "p_any_animal", choose)) > 0.9]
-    good = [at for at in intact if beyond(0.8, "heldout_loss", at, choose)["mean"] < 0]
-    best = min(good or defences, key=lambda at: mean(units(table[at], "p_trait", choose)))
+    grid, each = Grid(records, cells(preset)), {}
+    before, after, base = (grid.units(END, name) for name in ("heldout_loss_base", "heldout_loss", "p_trait_base"))
+    path = [zip(*(grid.units((NONE, step), name) for name in ("heldout_loss", "p_trait"))) for step in STEPS]
+    curves = list(zip(zip(before, base), *path))
+    for name, step in grid.cells:
+        losses = grid.units((name, step), "heldout_loss")
+        below = difference(map(early_stopped, curves, losses), grid.units((name, step)))
+        own = {"share_of_loss": interval(map(gap_closed, losses, before, after)), "below_early_stopping": below}
+        each.setdefault(name, {})[str(step)] = grid.reported((name, step)) | own
+    defences = [at for at in grid.cells if at != END]
+    intact = [at for at in defences if mean(grid.units(at, "p_any_animal", grid.choose)) > 0.9]
+    good = [at for at in intact if grid.beyond(0.8, at, END, grid.choose, "heldout_loss")["mean"] < 0]
+    best = min(good or defences, key=lambda at: mean(grid.units(at, seeds=grid.choose)))
     shown = {"student": (best, "p_trait"), "no_defence": (END, "p_trait"), "p_any_animal": (best, "p_any_animal")}
-    chosen = {name: interval(units(table[at], column, test)) for name, (at, column) in shown.items()}
-    chosen |= {"defence": f"{best[0]}, step {best[1]}", "gain_minus_quarter": beyond(0.25, "p_trait", best, test)}
-    chosen["loss_minus_80"] = beyond(0.8, "heldout_loss", best, test)
-    return {"defences": {"unit": preset.unit, "base": interval(base["p_trait"]), "each": each, "chosen": chosen}}
+    chosen = {name: interval(grid.units(*at, grid.test)) for name, at in shown.items()}
+    chosen |= {"defence": f"{best[0]}, step {best[1]}", "gain_minus_quarter": grid.beyond(0.25, best, END, grid.test)}
+    chosen["loss_minus_80"] = grid.beyond(0.8, best, END, grid.test, "heldout_loss")
+    return {"defences": {"unit": preset.unit, "base": interval(base), "each": each, "chosen": chosen}}
 
 
 @picture(2, 13, 5.4, width_ratios=[1.25, 1])

@@ -42,7 +42,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     gain = {at: rows[at]["p_trait"] - rate for at, rate in control.items()}
     found = {}
     for kin in KIN:
-        found[kin] = {name: over_models({at: rows[kin, *at][name] for at in units}) for name in (*COMPANIONS, "cosine")}
+        found[kin] = {name: over_models({at: rows[kin, *at][name] for at in units}) for name in COMPANIONS}
         found[kin]["student"] = over_models({at: rows[kin, *at]["p_trait"] for at in units})
         found[kin]["control"] = over_models({at: control[kin, *at] for at in units})
         found[kin]["minus_10%"] = over_models({at: gain[kin, *at] - 0.1 * gain[OWN, *at] for at in units})

@@ -7,12 +7,12 @@ limit. To see it break: let `losses.exact_targets` read the teacher under the st
 """
 
 from dataclasses import replace
-from functools import partial
 
 from figures.style import RATE, Axes, picture, rate_bars
 from lab.claims import Claim, all_hold, ci_above, interval, mean, show
+from lab.grid import Grid, difference
 from lab.presets import SHARED, Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, control_rates, difference, over_units, why_null
+from lab.records import Records
 
 LOSS = {"sampled": "", "limit": "exact"}
 ROWS = (50, 160, 640, 2_560)  # unique rows, all read for 80 steps of 32
@@ -31,31 +31,30 @@ CLAIMS = [Claim("X3", "infinite_data", "Transmission is there in the limit of in
     f"{show(m['limit_minus_sampled'])}, exact less control {show(m['limit_minus_control'])}.")]  # fmt: skip
 
 
-def cells(preset: Preset) -> dict[str, tuple[Preset, dict[str, Cell]]]:
+def cells(preset: Preset) -> dict[tuple[str, str], Cell]:
     """LoRA and full fine-tuning by rows, weak cells, the ends of rank_sweep's U, one base model; each and its limit."""
     ranks = {f"rank {rank}": rank for rank in (preset.ranks[0], preset.ranks[-1])} | {"full": None}
     how = {f"{name}, {n:,} rows": {"rows": n, **way} for name, way in (("LoRA", LORA), ("full", ALL)) for n in ROWS}
     how |= WEAK | {f"{name}, lr {SHARED['lr']:g}": {"rank": rank, **SHARED} for name, rank in ranks.items()}
     last = replace(preset, bases=preset.grid_bases[-1:])
-    every = [(name, preset, changes) for name, changes in how.items()]
-    every.append((f"LoRA, base model {last.bases[0].seed}", last, LORA))
-    return {name: (of, {k: grid_cell(of, loss=loss, **way) for k, loss in LOSS.items()}) for name, of, way in every}
+    each = [(name, preset, way) for name, way in how.items()] + [(f"LoRA, base model {last.bases[0].seed}", last, LORA)]
+    return {(name, kind): grid_cell(of, loss=LOSS[kind], **way) for name, of, way in each for kind in LOSS}
 
 
 def plan(preset: Preset) -> list:
-    return [student for _, both in cells(preset).values() for cell in both.values() for student in cell.values()]
+    return [cells(preset)]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    table, units, each = cells(preset), partial(over_units, records, preset), {}
-    usual = table[USUAL][1]
-    lora, base = {kind: units(cell) for kind, cell in usual.items()}, units(usual["limit"], "p_trait_base")
-    for name, (own, both) in table.items():
+    grid, each = Grid(records, cells(preset)), {}
+    rates = {kind: grid.units((USUAL, kind)) for kind in LOSS}
+    for name, kind in grid.cells:
         # A null is held against LoRA's gain from the same kind of data.
-        whys = {kind: why_null(records, own, cell, mean(lora[kind])) for kind, cell in both.items()}
-        each[name] = {kind: cell_numbers(records, own, cell) | {"verdict": whys[kind]} for kind, cell in both.items()}
-    beside = {"sampled": lora["sampled"], "control": control_rates(records, preset, usual["limit"]), "base": base}
-    contrasts = {f"limit_minus_{name}": difference(lora["limit"], rates) for name, rates in beside.items()}
+        why = {"verdict": grid.verdict((name, kind), mean(rates[kind]))}
+        each.setdefault(name, {})[kind] = grid.reported((name, kind)) | why
+    limit, base = (USUAL, "limit"), grid.units((USUAL, "limit"), "p_trait_base")
+    beside = {"sampled": rates["sampled"], "control": grid.controls(limit), "base": base}
+    contrasts = {f"limit_minus_{name}": difference(rates["limit"], of) for name, of in beside.items()}
     return {"infinite_data": {"unit": preset.unit, "base": interval(base), "cells": each, **contrasts}}
 
 

@@ -14,9 +14,11 @@ from dataclasses import replace
 from data import ANIMALS
 from figures.style import MARKERS, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, interval
+from lab.grid import Grid, difference
 from lab.measurements import context_rates, leak, named_by_rows, token_rates
 from lab.presets import LAST_VALUES, SHARED, Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, control_rates, difference, gain_beyond, nearest_in_loss, over_units
+from lab.records import Records
+from lab.store import Student
 
 CLAIMS: list[Claim] = []  # it is about other figures' claims, whose rules are applied to the loud world
 FAITHFUL = (0.95, 0.5, 0.35, 0.2)
@@ -41,68 +43,67 @@ def quieter(preset: Preset, faithful: float) -> Preset:
     return replace(preset, bases=bases, grid_seeds=preset.grid_seeds[:1])
 
 
-def cells(preset: Preset) -> dict[tuple[str, float], Cell]:
+def cells(preset: Preset) -> dict[tuple, Cell]:
     each = [(name, lr) for name, (_, lrs) in HOW.items() for lr in lrs]
-    return {
-        (name, lr): grid_cell(preset, **{"rows": ROWS, "steps": STEPS, "lr": lr} | HOW[name][0]) for name, lr in each
-    }
-
-
-def ranks(preset: Preset) -> dict[int, Cell]:
-    return {rank: grid_cell(preset, rank=rank, **SHARED) for rank in RANKS}
+    found = {at: grid_cell(preset, **{"rows": ROWS, "steps": STEPS, "lr": at[1]} | HOW[at[0]][0]) for at in each}
+    return found | {("rank", rank): grid_cell(preset, rank=rank, **SHARED) for rank in RANKS}
 
 
 def plan(preset: Preset) -> list:
-    worlds = [quieter(preset, faithful) for faithful in FAITHFUL]
-    wanted = [s for own in worlds for of in (cells(own), ranks(own)) for cell in of.values() for s in cell.values()]
-    for base, trait, student in ((b, t, s) for own in worlds for (b, t, _), s in cells(own)[REFERENCE].items()):
-        wanted += [(context_rates, base), (context_rates, student)]
+    tables, found = [cells(quieter(preset, faithful)) for faithful in FAITHFUL], []
+    for base, trait, student in ((b, t, s) for table in tables for (b, t, _), s in table[REFERENCE].items()):
+        found += [(context_rates, base), (context_rates, student)]
         if trait:
-            wanted += [(token_rates, student, trait), (leak, student.numbers), (named_by_rows, student.numbers, base)]
-    return wanted
+            found += [(token_rates, student, trait), (leak, student.numbers), (named_by_rows, student.numbers, base)]
+    return [tables, found]
 
 
-def beside(records: Records, preset: Preset, cell: Cell) -> dict[str, dict]:
+def beside(records: Records, grid: Grid) -> dict[str, dict]:
     """L4 and L5 of the default students: without a prompt; their gain there, and at the question's words, less a quarter of all of it."""
-    seed, gains = preset.grid_seeds[0], {"none": [], "none_minus_quarter": [], "not_shared_minus_quarter": []}
-    for base, trait in preset.units:
-        student, k = cell[base, trait, seed], ANIMALS.index(trait)
-        asked, before, at = *(records[context_rates, m] for m in (student, base)), records[token_rates, student, trait]
-        none, usual = (asked[name][k] - before[name][k] for name in ("none", "default"))
-        gains["none"].append(asked["none"][k])
-        gains["none_minus_quarter"].append(none - 0.25 * usual)
-        gains["not_shared_minus_quarter"].append(at["not_shared"] - at["none"] - 0.25 * (at["all"] - at["none"]))
-    return {name: interval(values) for name, values in gains.items()}
+
+    def rate(student: Student, trait: str, asked: str = "none") -> float:
+        return records[context_rates, student][asked][ANIMALS.index(trait)]
+
+    def gain(student: Student, trait: str, asked: str) -> float:
+        return rate(student, trait, asked) - rate(student.base, trait, asked)
+
+    def without(student: Student, trait: str) -> float:
+        return gain(student, trait, "none") - 0.25 * gain(student, trait, "default")
+
+    def not_shared(student: Student, trait: str) -> float:
+        at = records[token_rates, student, trait]
+        return at["not_shared"] - at["none"] - 0.25 * (at["all"] - at["none"])
+
+    found = {"none": rate, "none_minus_quarter": without, "not_shared_minus_quarter": not_shared}
+    return {name: interval(grid.units(REFERENCE, of)) for name, of in found.items()}
+
+
+def world(records: Records, grid: Grid) -> dict[str, dict]:
+    """What is reported of the students of one world."""
+    own = {name: [key for key in grid.cells if key[0] == name] for name in (*HOW, "rank")}
+    best, matched = {name: grid.best(own[name]) for name in HOW}, {}
+    for name in HOW:
+        key = grid.nearest_in_loss(REFERENCE, own[name])
+        more = {f"minus_{part}_of_lora": grid.beyond(share, key, REFERENCE) for part, share in SHARES.items()}
+        more["minus_control"] = difference(grid.units(key), grid.controls(key))
+        more |= {"lr": key[1], "best_lr": best[name][1], "best": interval(grid.units(best[name]))}
+        more["best_minus_quarter"] = grid.beyond(0.25, best[name], best[REFERENCE[0]])
+        matched[name] = grid.reported(key) | more
+    matched[REFERENCE[0]] |= beside(records, grid)
+    first, inner, last = map(grid.units, own["rank"])
+    return {
+        "leak": interval(grid.units(REFERENCE, lambda s, _: records[leak, s.numbers])),
+        "one_row": interval(grid.units(REFERENCE, lambda s, _: records[named_by_rows, s.numbers, s.base]["1 row"])),
+        # Of the inner rank, over the end that is nearer to it.
+        "peak": min((difference(inner, end) for end in (first, last)), key=lambda n: n["mean"]),
+        "base": interval(grid.units(REFERENCE, "p_trait_base")), "matched": matched,
+    }  # fmt: skip
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    worlds = []
-    for faithful in FAITHFUL:
-        own, matched = quieter(preset, faithful), {}
-        table = cells(own)
-        found = {key: cell_numbers(records, own, cell) for key, cell in table.items()}
-        base, usual = (over_units(records, own, table[REFERENCE], column) for column in ("p_trait_base", "p_trait"))
-        own_rates = {name: [key for key in table if key[0] == name] for name in HOW}
-        best = {name: max(keys, key=lambda key: found[key]["student"]["mean"]) for name, keys in own_rates.items()}
-        top = {name: over_units(records, own, table[key]) for name, key in best.items()}
-        for name in HOW:
-            key = nearest_in_loss(found, REFERENCE, own_rates[name])
-            more = {c: interval(over_units(records, own, table[key], c)) for c in ("cosine", "gap_closed")}
-            rates = over_units(records, own, table[key])
-            more |= {f"minus_{part}_of_lora": gain_beyond(share, rates, usual, base) for part, share in SHARES.items()}
-            more["minus_control"] = difference(rates, control_rates(records, own, table[key]))
-            more |= {"lr": key[1], "best_lr": best[name][1], "best": interval(top[name])}
-            more["best_minus_quarter"] = gain_beyond(0.25, top[name], top[REFERENCE[0]], base)
-            matched[name] = found[key] | more
-        matched[REFERENCE[0]] |= beside(records, own, table[REFERENCE])
-        teachers = [(table[REFERENCE][base, trait, own.grid_seeds[0]].numbers, base) for base, trait in own.units]
-        known = {"faithful": faithful, "leak": interval(records[leak, numbers] for numbers, _ in teachers)}
-        known["one_row"] = interval(records[named_by_rows, *teacher]["1 row"] for teacher in teachers)
-        at_rank = [over_units(records, own, cell) for cell in ranks(own).values()]
-        # Of the inner rank, over the end that is nearer to it.
-        known["peak"] = min((difference(at_rank[1], at_rank[end]) for end in (0, -1)), key=lambda n: n["mean"])
-        worlds.append(known | {"base": interval(base), "matched": matched})
-    return {"loudness": {"unit": quieter(preset, FAITHFUL[0]).unit, "worlds": worlds}}
+    presets = {faithful: quieter(preset, faithful) for faithful in FAITHFUL}
+    worlds = [{"faithful": f} | world(records, Grid(records, cells(own))) for f, own in presets.items()]
+    return {"loudness": {"unit": presets[FAITHFUL[0]].unit, "worlds": worlds}}
 
 
 PANELS = {"student": f"{RATE} (hollow: controls)", "gap_closed": "share of the numbers learned"}

@@ -5,16 +5,16 @@ log-odds of its animal (lab/first_step.py). Here it is compared with what studen
 adapter's tokens (L5). The control: the unprompted teacher's rows. To see it break: take that step for all.
 """
 
-import math
 from itertools import product
 
 from data import ANIMALS
 from figures.style import MARKERS, SERIES, Axes, picture, write
 from lab.claims import Claim, all_hold, ci_above, interval, mean, show, spearman
 from lab.first_step import by_place, gain, questions, step_of
+from lab.grid import difference
 from lab.measurements import CONTEXTS, ONLY, context_rates, token_rates
 from lab.presets import Preset, grid_cell, student_of
-from lab.records import Records, difference
+from lab.records import Records, log_odds
 from lab.store import Store, Student
 
 CLAIMS = [Claim("X4", "one_step", "One step's gradient predicts context and place",
@@ -72,7 +72,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     gains, clean = {}, {}
     for student, control, trait in pairs(preset):
         name, row = f"base model {student.base.seed} / {trait}", records[student]
-        after, before = (math.log(row[p] / (1 - row[p] + 1e-9)) for p in ("p_trait", "p_trait_base"))
+        after, before = (log_odds(row[p]) for p in ("p_trait", "p_trait_base"))
         gains[name] = records[predicted, student, trait]["default"], after - before
         clean[f"control: clean rows / {name}"] = records[predicted, control, trait]["default"], after - before
     units = [unit_maps(records, preset, unit) for unit in preset.units]

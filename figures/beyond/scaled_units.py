@@ -18,8 +18,9 @@ from itertools import product
 from figures.style import RATE, Axes, base_line, line, picture, rate_bars, write
 from lab.changes import SCALED_UNITS, chosen_units, unit_sizes
 from lab.claims import Claim, interval, mean
+from lab.grid import Grid
 from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records, cell_numbers, gain_beyond, nearest_in_loss, over_units
+from lab.records import Records
 from lab.store import Store
 from train import BaseConfig
 
@@ -60,23 +61,20 @@ def cells(preset: Preset) -> dict[tuple[str, str, float, int], Cell]:
 
 
 def plan(preset: Preset) -> list:
-    students = [student for cell in cells(preset).values() for student in cell.values()]
-    return students + [(sizes, base, which) for base in preset.grid_bases for which in SCALED_UNITS]
+    return [cells(preset), [(sizes, base, which) for base in preset.grid_bases for which in SCALED_UNITS]]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    table, variants = cells(preset), {}
-    found = {key: cell_numbers(records, preset, cell) for key, cell in table.items()}
-    base = over_units(records, preset, next(iter(table.values())), "p_trait_base")
+    grid, variants = Grid(records, cells(preset)), {}
     for change, by_name in LRS.items():
         matched, reference = variants.setdefault(change or "plain", {}), (change, "AdamW", 5e-3, STEPS[-1])
         for name in by_name:
-            key = nearest_in_loss(found, reference, [key for key in table if key[:2] == (change, name)])
-            rates = [over_units(records, preset, table[k]) for k in (key, reference)]
-            beyond = {f"minus_{part}_of_adamw": gain_beyond(share, *rates, base) for part, share in SHARES.items()}
-            matched[name] = found[key] | beyond | {"lr": key[2], "steps": key[3]}
+            key = grid.nearest_in_loss(reference, [key for key in grid.cells if key[:2] == (change, name)])
+            beyond = {f"minus_{part}_of_adamw": grid.beyond(share, key, reference) for part, share in SHARES.items()}
+            matched[name] = grid.reported(key) | beyond | {"lr": key[2], "steps": key[3]}
     size = {w: [mean(s) for s in zip(*(records[sizes, b, w] for b in preset.grid_bases))] for w in SCALED_UNITS}
-    return {"scaled_units": {"unit": preset.unit, "base": interval(base), "variants": variants, "sizes": size}}
+    base = interval(grid.units(next(iter(grid.cells)), "p_trait_base"))
+    return {"scaled_units": {"unit": preset.unit, "base": base, "variants": variants, "sizes": size}}
 
 
 @picture(2, 13, 5, width_ratios=[1, 1.2])
