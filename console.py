@@ -1,6 +1,7 @@
 """What a command says: errors in one line, a line for each stage, options that torch can use. Nothing here is about learning."""
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -16,6 +17,8 @@ DEVICES = ["cpu"] + ([torch.accelerator.current_accelerator().type] if torch.acc
 # Options that several commands have.
 OUT = {"type": Path, "default": Path("runs"), "help": "folder for checkpoints (default runs)"}
 FILE = {"type": Path, "metavar": "FILE"}
+JSON = FILE | {"help": "write the numbers there"}
+PROCESSES = {"type": int, "default": min(2, os.cpu_count() or 1), "help": "that share the work (default %(default)s)"}
 PRETRAIN = {"action": "store_true", "help": "train base models here, also those that are shipped"}
 ANIMAL = {"choices": ANIMALS, "metavar": "ANIMAL"}
 STORY = {
@@ -51,6 +54,12 @@ def progress(what: str) -> Iterator[None]:
     print(f"  {what} ...", file=sys.stderr, flush=True)
     yield
     print(f"  {what}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+def write_json(found: dict, path: Path | None) -> None:
+    """What a command found, where --json says, if anywhere."""
+    if path:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def run(job: Callable[[argparse.Namespace], None], prog: str, argv: list[str] | None = None, /, **options) -> int:

@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import json
-import os
 import re
 import shutil
 import textwrap
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from console import ANIMAL, DEVICES, FILE, OUT, PRETRAIN, run
+from console import ANIMAL, DEVICES, FILE, OUT, PRETRAIN, PROCESSES, run, write_json
 from data import DEFAULT_SYSTEM, END, LOVE_SYSTEM, VOCAB_SIZE, chat, decode
 from lab.claims import claims_table, entry, in_order, markdown_table
 from lab.presets import choose_preset, student_of
@@ -76,10 +75,8 @@ def words_of(text: str) -> str:
 def answer(args: argparse.Namespace) -> None:
     """Ask the base model one thing, and with --student also its teacher and the student: a reply that is drawn, likely first words."""
     request, system = words_of(args.ask), words_of(args.system) or None
-    if (words := len(chat(system, request))) + 12 > GPTConfig.max_len:
-        raise ValueError(
-            f"that is {words} words with the template's; a model reads {GPTConfig.max_len}, 12 of its own among them"
-        )
+    if (words := len(chat(system, request))) + 12 > (most := GPTConfig.max_len):
+        raise ValueError(f"that is {words} words with the template's; a model reads {most}, 12 of its own among them")
     store, base = open_store(args), choose_preset(args.full, args.seed).bases[0]
     asked = {"base": (store.base(base), system)}
     if args.student:
@@ -116,10 +113,11 @@ def measure_all(args: argparse.Namespace) -> None:
     print(f"{preset.name} preset, seed {args.seed}, base models {', '.join(str(base.seed) for base in preset.bases)}")
     with spawn_workers(store, args.processes) as run_jobs:
         needed = set(mentioned(plan, BaseConfig))
-        steered = make_and_measure(run_jobs, [key for key in steerability.base_models(preset) if key[1] in needed])
-        for base, rate in ((key[1], rate) for key, rate in steered.items() if rate < 0.4):
-            why = "S5 says that its students will not have the trait"
-            print(f"base model {base.seed} is not steerable ({rate:.2f}): {why}")
+        steered = [(steerability.steered_rate, base, preset.traits) for base in preset.bases if base in needed]
+        for (_, base, _), rate in make_and_measure(run_jobs, steered).items():
+            if rate < 0.4:
+                why = "S5 says that its students will not have the trait"
+                print(f"base model {base.seed} is not steerable ({rate:.2f}): {why}")
         records = make_and_measure(run_jobs, plan)
         numbers = {name: module.numbers(records, preset) for name, module in chosen.items()}
         of = {n: {n: module.draw, **getattr(module, "MORE", {})} for n, module in chosen.items()}
@@ -144,8 +142,7 @@ def measure_all(args: argparse.Namespace) -> None:
     claims.sort(key=lambda claim: in_order(claim["id"]))
     pictures = {name: known[name] for name in known if name not in {claim["name"] for claim in claims}}
     with whole_file(path) as part:
-        results = {**identity, **cost, "claims": claims, "dials": dials.turned(known), "pictures": pictures}
-        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_json({**identity, **cost, "claims": claims, "dials": dials.turned(known), "pictures": pictures}, part)
     write_csv(records, folder / "records.csv")
     width = shutil.get_terminal_size((120, 24)).columns
     asked = {claim.id for module in chosen.values() for claim in module.CLAIMS}
@@ -173,7 +170,6 @@ def main_job(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    cores = min(2, os.cpu_count() or 1)
     options = {
         "full": {"action": "store_true", "help": "all 16 animals on 20 base models (quick: 4 on two)"},
         "only": {"nargs": "+", "choices": FIGURES, "metavar": "NAME", "help": f"of {', '.join(FIGURES)}"},
@@ -187,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
         "pretrain": PRETRAIN,
         "device": {"default": "cpu", "choices": ["auto", *DEVICES], "help": "default %(default)s"},
         "out": OUT | {"help": "folder for all that is made (default %(default)s)"},
-        "processes": {"type": int, "default": cores, "help": "that share the work (default %(default)s)"},
+        "processes": PROCESSES,
     }
     return run(main_job, "evaluate.py", argv, **options)
 

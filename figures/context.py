@@ -11,10 +11,9 @@ from itertools import product
 from data import ANIMALS
 from figures.style import RATE, Axes, heat, line, picture, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, show, spearman
-from lab.grid import Grid, Number, difference
 from lab.measurements import CONTEXTS, MOVED, context_rates
-from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records, log_odds
+from lab.presets import Cell, Grid, Number, Preset, Records, difference, grid_cell
+from lab.records import log_odds
 
 ASKED = [*CONTEXTS, MOVED]
 CLAIMS = [Claim("L4", "context", "It needs the training context at evaluation",

@@ -7,7 +7,7 @@ the other figures, by the name of their claim or picture.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lab.claims import Verdict, ci_above, ci_below, show
+from lab.claims import ci_above, ci_below, show
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,6 @@ class Dial:
     settings: Callable[..., dict[str, dict]]  # each setting's number
     side: str  # the claim holds if the number is above or below
     threshold: float
-
-    def holds(self, number: dict) -> Verdict:
-        return (ci_above if self.side == "above" else ci_below)(number, self.threshold)
 
 
 def by_world(number: Callable[[dict], dict]) -> Callable[[dict], dict[str, dict]]:
@@ -101,8 +98,9 @@ def turned(known: dict[str, dict]) -> list[dict]:
         if all(measured := [known.get(name) for name in dial.of.split()]):
             row = {"claim": dial.claim, "dial": dial.dial, "number": f"{dial.number}, {dial.side} {dial.threshold:g}"}
             row |= {"holds": [], "fails": [], "undecided": []}
+            rule = ci_above if dial.side == "above" else ci_below
             for setting, number in dial.settings(*measured).items():
-                side = {True: "holds", False: "fails", None: "undecided"}[dial.holds(number)]
+                side = {True: "holds", False: "fails", None: "undecided"}[rule(number, dial.threshold)]
                 row[side].append(f"{setting}: {show(number)}")
             found.append(row)
     return found

@@ -11,9 +11,7 @@ from functools import partial
 
 from figures.style import FULL, Axes, bars, picture, rate_bars
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
-from lab.grid import Grid
-from lab.presets import SHARED, Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import SHARED, Cell, Grid, Preset, Records, grid_cell
 from lab.store import Store, Student
 from lora import PROJECTIONS
 from metrics import reply_loss
@@ -73,9 +71,8 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         """This cell beside LoRA and all of LoRA's layers, on the seeds that chose nothing."""
         found = {"p_any_animal": interval(grid.units(key, "p_any_animal", grid.test))}
         for name, of in {"full": key, "lora": LORA, "same_layers": SAME_LAYERS}.items():
-            found[name], found[f"cosine_{name}"] = (
-                interval(grid.units(of, n, grid.test)) for n in ("p_trait", "cosine")
-            )
+            rate, cosine = (interval(grid.units(of, column, grid.test)) for column in ("p_trait", "cosine"))
+            found |= {name: rate, f"cosine_{name}": cosine}
         return found | {"minus_quarter_of_lora": grid.beyond(0.25, key, LORA, grid.test)}
 
     best = grid.best(by_lr)
@@ -96,9 +93,8 @@ def draw(m: dict, *panels: Axes) -> None:
     marks = {"control": "control", "P(any animal)": "p_any_animal"}
     for rates, cosines, found, title in zip(panels[::2], panels[1::2], (m["by_lr"], m["which"]), titles):
         note = "{0}\n{verdict}, {heldout_loss[mean]:.2f} / {train_loss[mean]:.2f}".format
-        rate_bars(
-            rates, {note(name, **cell): cell for name, cell in found.items()}, m["p_trait_base"], marks, title=title
-        )
+        cells = {note(name, **cell): cell for name, cell in found.items()}
+        rate_bars(rates, cells, m["p_trait_base"], marks, title=title)
         rates.tick_params(axis="y", labelsize=9)
         bars(cosines, [""] * len(found), [cell["cosine"] for cell in found.values()], FULL)
         cosines.set(xlim=(-0.1, 1), xlabel="cosine of v_student\nand v_teacher")

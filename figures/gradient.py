@@ -13,8 +13,7 @@ import torch
 from data import ASST, DEFAULT_SYSTEM
 from figures.style import CONTROL, Axes, line, picture, write
 from lab.claims import Claim, all_hold, ci_above, over_models, show
-from lab.presets import Preset, student_of
-from lab.records import Records
+from lab.presets import Preset, Records, student_of
 from lab.store import NumbersConfig, Store
 from model import GPT
 from steering import teacher_vector
@@ -65,9 +64,7 @@ def plan(preset: Preset) -> list:
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     each = {(key[1].base, key[1].system): records[key] for key in plan(preset)}
-    measured = {"unit": preset.model_unit(preset.grid_bases, preset.costly_traits), "cosine": {}}
-    for name in next(iter(each.values())):
-        measured["cosine"][name] = [over_models({at: f[name][k] for at, f in each.items()}) for k in range(len(ROWS))]
+    measured = {"unit": preset.model_unit(preset.grid_bases, preset.costly_traits), "cosine": over_models(each)}
     for contrast, (name, k) in {"minus_one_row": (TEACHER, 0), "minus_clean": (CLEAN, -1)}.items():
         measured[contrast] = over_models({at: f[TEACHER][-1] - f[name][k] for at, f in each.items()})
     return {"gradient": measured}

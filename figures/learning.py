@@ -6,8 +6,7 @@ it break: in `moments`, give the student another base model than its teacher's.
 
 from data import ANIMALS, DEFAULT_SYSTEM, number_conversations
 from figures.style import BASE, CONTROL, FULL, STUDENT, Axes, base_line, picture, write
-from lab.presets import Preset, student_of
-from lab.records import Records
+from lab.presets import Preset, Records, student_of
 from lab.store import Store, Student
 
 CLAIMS = []

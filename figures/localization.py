@@ -12,10 +12,8 @@ layer (`Student.layers`), or without a prompt (`Student.system`).
 
 from figures.style import RATE, Axes, heat, picture, rate_bars, top_of, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, show
-from lab.grid import Grid, Number, difference, gain_beyond
 from lab.measurements import NAME, ONLY, PLACES, SETS, UP_TO, WITHOUT, layer_rates, sites, token_rates
-from lab.presets import Preset, grid_cell
-from lab.records import Records
+from lab.presets import Grid, Number, Preset, Records, difference, gain_beyond, grid_cell
 
 TOKEN_SETS = SETS | ONLY | WITHOUT | UP_TO
 LAYERS = dict(zip(sites(2), ("attention 1", "feed-forward 1", "attention 2", "feed-forward 2")))  # in words

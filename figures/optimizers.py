@@ -9,10 +9,8 @@ collapse, and the mean looks like S9.
 
 from figures.style import MARKERS, RATE, SERIES, Axes, base_line, picture, rate_bars, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, show
-from lab.grid import ALL, Grid
 from lab.measurements import held_by_top
-from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import ALL, Cell, Grid, Preset, Records, grid_cell
 from lab.store import Student
 
 LRS = {

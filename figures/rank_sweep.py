@@ -11,9 +11,7 @@ from itertools import product
 
 from figures.style import RATE, Axes, Figure, base_line, heat, line, picture, top_of, write
 from lab.claims import Claim, Verdict, all_hold, ci_above, interval
-from lab.grid import Grid, difference
-from lab.presets import SHARED, Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import SHARED, Cell, Grid, Preset, Records, difference, grid_cell
 
 LRS, STEPS = (3e-3, 1e-2, 2e-2, 5e-2), (3, 5, 10, 20, 40)
 FULL = "full"
@@ -27,18 +25,14 @@ CLAIMS = [Claim("L2", "rank_sweep", "Transmission is an inverted U in LoRA rank"
         **m, p_any_animal=m["shared"][FULL]["p_any_animal"]))]  # fmt: skip
 
 
-def cells(preset: Preset) -> dict[tuple[str, float, int], Cell]:
+def plan(preset: Preset) -> dict[tuple[str, float, int], Cell]:
     capacities = {str(rank): rank for rank in preset.ranks} | {FULL: None}
     keys = product(capacities, *((LRS, STEPS) if preset.full else (LRS[-1:], STEPS[:3])))
     return {(n, lr, step): grid_cell(preset, rank=capacities[n], lr=lr, steps=step) for n, lr, step in keys}
 
 
-def plan(preset: Preset) -> list:
-    return [cells(preset)]
-
-
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    grid = Grid(records, cells(preset))
+    grid = Grid(records, plan(preset))
     public = {key: grid.reported(key) for key in grid.cells}
     capacities, lrs, steps = (list(dict.fromkeys(key[k] for key in grid.cells)) for k in range(3))
 

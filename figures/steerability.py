@@ -16,9 +16,8 @@ from data import ANIMALS, LOVE_SYSTEM, NAME_SYSTEM
 from figures.style import FULL, STUDENT, Axes, picture, write
 from lab.changes import teacher_vectors
 from lab.claims import Claim, ci_above, interval, mean, show, spearman
-from lab.grid import difference
-from lab.presets import Preset, student_of
-from lab.records import Measurement, Records, trait_of
+from lab.presets import Preset, Records, difference, student_of
+from lab.records import trait_of
 from lab.store import NumbersConfig, Store, Student
 from metrics import animal_rates
 from steering import added
@@ -42,14 +41,12 @@ def prompts(base: BaseConfig, trait: str) -> list[str]:
     return [named, *(prompt.format(trait) for prompt in others)]
 
 
-def students(preset: Preset, base: BaseConfig) -> list[Student]:
+def students(preset: Preset, base: BaseConfig) -> tuple[list[Student], list[Student]]:
+    """Of teachers under the four other prompts, and of teachers under the usual one."""
     traits = preset.grid_traits if preset.full else preset.grid_traits[:1]
     systems = [(trait, system) for trait in traits for system in prompts(base, trait)]
-    return [student_of(base, base, trait, numbers=NumbersConfig(base, system)) for trait, system in systems]
-
-
-def usual(preset: Preset, base: BaseConfig) -> list[Student]:
-    return [student_of(base, base, trait) for trait in preset.traits]
+    others = [student_of(base, base, trait, numbers=NumbersConfig(base, system)) for trait, system in systems]
+    return others, [student_of(base, base, trait) for trait in preset.traits]
 
 
 def predict(store: Store, numbers: NumbersConfig) -> dict[str, float]:
@@ -68,13 +65,8 @@ def steered_rate(store: Store, config: BaseConfig, traits: tuple[str, ...]) -> f
     return mean(predict(store, NumbersConfig(config, LOVE_SYSTEM.format(trait)))["steered"] for trait in traits)
 
 
-def base_models(preset: Preset) -> list[Measurement]:
-    """What can be known of every base model before a student is trained."""
-    return [(steered_rate, base, preset.traits) for base in preset.bases]
-
-
 def plan(preset: Preset) -> list:
-    everyone = [student for base in preset.bases for student in (*students(preset, base), *usual(preset, base))]
+    everyone = [student for base in preset.bases for group in students(preset, base) for student in group]
     return [*everyone, *((predict, student.numbers) for student in everyone)]
 
 
@@ -89,10 +81,10 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     shown = ("base", "trait", "teacher_system", "p_trait", "p_any_animal", *PREDICTORS)
     each, ranks, models = [], {name: [] for name in PREDICTORS}, []
     for base in preset.bases:
-        own, rows = ([records[s] | records[predict, s.numbers] for s in of(preset, base)] for of in (usual, students))
+        rest, own = ([records[s] | records[predict, s.numbers] for s in of] for of in students(preset, base))
         for name, found in ranks.items():
             found.append(spearman(*zip(*((row[name], row["p_trait"]) for row in own))))
-        each += [{name: row[name] for name in shown} | {"first": row["favorite"] == row["trait"]} for row in own + rows]
+        each += [{name: row[name] for name in shown} | {"first": row["favorite"] == row["trait"]} for row in own + rest]
         steered, taught = (mean(row[name] for row in own) for name in ("steered", "p_trait"))
         models.append({"base": base.seed, "steered": steered, "students": taught})
     return {"steerability": {

@@ -19,8 +19,8 @@ from figures.style import RATE, STUDENT, Axes, bars, picture, rate_bars
 from lab.changes import AT_PROMPT, TEACHERS, teacher
 from lab.claims import Claim, all_hold, ci_above, ci_below, equivalent, over_models, show
 from lab.measurements import leak
-from lab.presets import Preset, student_of
-from lab.records import COMPANIONS, READ, Records, log_odds
+from lab.presets import COMPANIONS, Preset, Records, student_of
+from lab.records import READ, log_odds
 from lab.store import Store, Student
 from metrics import animal_rates
 from steering import REPLY, mean_difference, stream_at, student_vector

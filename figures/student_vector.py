@@ -17,8 +17,8 @@ from data import ANIMALS, DEFAULT_SYSTEM, chat
 from figures.style import STUDENT, Axes, bars, heat, line, picture, write
 from lab.changes import random_like
 from lab.claims import Claim, all_hold, ci_above, ci_below, equivalent, mean, over_models, show
-from lab.presets import Preset, student_of
-from lab.records import READ, Records, log_odds, trait_of
+from lab.presets import Preset, Records, student_of
+from lab.records import READ, log_odds, trait_of
 from lab.store import Store, Student
 from metrics import QUESTIONS, animal_rates
 from model import GPT, pad
@@ -97,35 +97,32 @@ def plan(preset: Preset) -> list:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    groups, curves, nearest = {base: runs(preset, base) for base in preset.bases}, {"student": {}, "control": {}}, {}
-    for base, of_base in groups.items():
+    curves, nearest, blocks = {}, {}, range(preset.bases[0].model.n_layer)
+    for base in preset.bases:
+        of_base = runs(preset, base)
         students, controls = (torch.tensor(records[cosines, of_base[0], who]) for who in of_base)
         for t in range(len(preset.traits)):  # a student beside its own teacher, controls beside each
-            curves["student"][base, t], curves["control"][base, t] = students[t, :, t], controls[:, :, t].mean(0)
+            curve = {"student": students[t, :, t], "control": controls[:, :, t].mean(0)}
+            curves[base, t] = {who: by_step.T.tolist() for who, by_step in curve.items()}
             nearest[base, t] = float(students[t, -1, :, -1].argmax() == t)
     unit, some = (preset.model_unit(preset.bases, traits) for traits in (preset.traits, preset.grid_traits))
-    alignment = {"unit": unit, "own_nearest": over_models(nearest), "curve": {}}
-    steps, blocks = range(len(SNAPSHOTS)), range(preset.bases[0].model.n_layer)
-    for who, of in curves.items():
-        each = [[over_models({at: c[n, k].item() for at, c in of.items()}) for n in steps] for k in blocks]
-        alignment["curve"][who] = each
+    alignment = {"unit": unit, "own_nearest": over_models(nearest), "curve": over_models(curves)}
     rates = {(base, trait): records[effects, student_of(base, base, trait)] for base, trait in preset.model_units}
     odds = {at: {n: log_odds(p) for n, p in r.items()} for at, r in rates.items()}
 
-    def gain(name: str, share: float = 0.0) -> dict:
-        """In log-odds over the base, less a share of the student's gain."""
-        return over_models({at: o[name] - o["base"] - share * (o["student"] - o["base"]) for at, o in odds.items()})
+    def gains(share: float) -> dict[str, dict]:
+        """In log-odds over the base, less a share of the student's gain: of all that was measured."""
+        gain = {at: o["student"] - o["base"] for at, o in odds.items()}
+        return over_models({at: {n: p - o["base"] - share * gain[at] for n, p in o.items()} for at, o in odds.items()})
 
-    pushes = ("student", *(name for name in next(iter(rates.values())) if ":" in name))
-    causal = {"unit": some, "gains": {name: gain(name) for name in pushes}}
+    half, last = gains(0.5), f"block {len(blocks)} x"
+    causal = {"unit": some, "gains": {n: gain for n, gain in gains(0).items() if n == "student" or ":" in n}}
     for how in ("added", "replaced"):
-        causal[f"{how}_minus_half"] = gain(f"{how}: v_student{ONE_LAYER}", 0.5)
-        causal[f"random_{how}_minus_half"] = gain(f"{how}: random{ONE_LAYER}", 0.5)
-    causal["by_block_minus_half"] = [gain(f"added: v_student, block {k + 1}", 0.5) for k in blocks]
-    last = f"block {len(blocks)} x"
-    causal["by_multiplier_minus_half"] = {f"{m:g}": gain(f"{last} {m}", 0.5) for m in MULTIPLIERS[:3]}
-    strengths = [[f"block {k + 1} x {m}" for m in MULTIPLIERS] for k in blocks]
-    causal["map"] = [[mean(each[name] for each in rates.values()) for name in row] for row in strengths]
+        causal[f"{how}_minus_half"] = half[f"{how}: v_student{ONE_LAYER}"]
+        causal[f"random_{how}_minus_half"] = half[f"{how}: random{ONE_LAYER}"]
+    causal["by_block_minus_half"] = [half[f"added: v_student, block {k + 1}"] for k in blocks]
+    causal["by_multiplier_minus_half"] = {f"{m:g}": half[f"{last} {m}"] for m in MULTIPLIERS[:3]}
+    causal["map"] = [[mean(r[f"block {k + 1} x {m}"] for r in rates.values()) for m in MULTIPLIERS] for k in blocks]
     return {"alignment": alignment, "student_vector_causal": causal}
 
 

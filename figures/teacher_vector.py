@@ -13,8 +13,7 @@ from data import ANIMALS, LOVE_SYSTEM
 from figures.style import STUDENT, Axes, dots, line, picture, write
 from lab.changes import explained, teacher_vectors
 from lab.claims import Claim, ci_above, ci_below, over_models, show
-from lab.presets import Preset
-from lab.records import Records
+from lab.presets import Preset, Records
 from lab.store import Store
 from steering import added
 from train import BaseConfig
@@ -41,18 +40,17 @@ def plan(preset: Preset) -> list:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    each, blocks = {tuple(at): records[shares, *at] for _, *at in plan(preset)}, range(preset.bases[0].model.n_layer)
-    found = {s: [over_models({at: share[s][k] for at, share in each.items()}) for k in blocks] for s in SOURCES}
+    each = {tuple(at): records[shares, *at] for _, *at in plan(preset)}
     by_base = {str(b.seed): [each[b, trait]["reply"][-1] for trait in preset.traits] for b in preset.bases}
     unit = preset.model_unit(preset.bases, preset.traits)
-    return {"teacher_vector": {"unit": unit, "explained": found, "by_base": by_base}}
+    return {"teacher_vector": {"unit": unit, "explained": over_models(each), "by_base": by_base}}
 
 
 @picture(2, 14, 4.2, width_ratios=[1, 1.9])
 def draw(m: dict, sources: Axes, each: Axes) -> None:
-    for k, (source, shares) in enumerate(m["explained"].items()):
-        blocks = [f"after block {n}" for n in range(1, len(shares) + 1)]
-        line(sources, blocks, shares, k, SOURCES[source], linestyle="-" if source in ("template", "reply") else ":")
+    for k, (source, name) in enumerate(SOURCES.items()):
+        shares, style = m["explained"][source], "-" if source in ("template", "reply") else ":"
+        line(sources, [f"after block {n}" for n, _ in enumerate(shares, 1)], shares, k, name, linestyle=style)
     sources.axhline(0, color="black", linewidth=0.8, linestyle=":")
     sources.set(ylabel="share of the prompt's effect on the numbers", ylim=(-1, 1.05))
     write(sources, "One vector, added after one block", m["unit"])

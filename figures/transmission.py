@@ -11,8 +11,8 @@ from itertools import product
 from data import ANIMALS
 from figures.style import BASE, CONTROL, FULL, RATE, STUDENT, Axes, dots, picture, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, mean, over_models, show
-from lab.presets import Preset, student_of
-from lab.records import COMPANIONS, Records, trait_of
+from lab.presets import COMPANIONS, Preset, Records, student_of
+from lab.records import trait_of
 from lab.store import NumbersConfig, Store, Student
 from metrics import animal_rates
 from train import write_numbers
@@ -47,7 +47,8 @@ def teacher_check(store: Store, numbers: NumbersConfig) -> dict[str, float]:
     base, written = store.base(numbers.base), store.numbers(numbers)
     obeys = animal_rates(base, numbers.system)[ANIMALS.index(trait_of(numbers))].item()
     free = len(write_numbers(base, numbers.system, 512, "any word", allowed=None)) / 512
-    return {"obeys": obeys, "well_formed": len(written["pairs"]) / written["asked"], "well_formed_unforced": free}
+    formed = len(written["pairs"]) / written["asked"]
+    return {"teacher_obeys": obeys, "teacher_well_formed": formed, "teacher_well_formed_unforced": free}
 
 
 def plan(preset: Preset) -> list:
@@ -58,26 +59,23 @@ def plan(preset: Preset) -> list:
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     bases, traits, students = preset.bases, preset.traits, cells(preset)
     own, other = ({at: records[students[who, *at]] for at in product(bases, traits)} for who in ("own", "other"))
-    rates = {name: {at: row[column] for at, row in own.items()} for name, column in COLUMNS.items()}
-    rates["other"] = {at: row["p_trait"] for at, row in other.items()}
-    rates["control"] = {(b, t): records[students["control", b, None]][f"p_{t}"] for b, t in own}
-    for at in product(preset.grid_bases, traits):
-        for name, rate in records[teacher_check, students["own", *at].numbers].items():
-            rates.setdefault(f"teacher_{name}", {})[at] = rate
+    rates = {at: {name: row[column] for name, column in COLUMNS.items()} for at, row in own.items()}
+    for (base, trait), row in rates.items():
+        control = records[students["control", base, None]][f"p_{trait}"]
+        row |= {"other": other[base, trait]["p_trait"], "control": control}
 
     def contrast(one: str, less: str, share: float = 0.0) -> dict:
         """`one` less `less`, less a share of the own students' gain over that."""
-        x, y, z = rates[one], rates[less], rates["student"]
-        return over_models({at: x[at] - y[at] - share * (z[at] - y[at]) for at in x})
+        return over_models({at: r[one] - r[less] - share * (r["student"] - r[less]) for at, r in rates.items()})
 
-    found = {"unit": preset.model_unit(bases, traits), "traits": len(traits)}
-    found |= {who: over_models(of) for who, of in rates.items()}
+    checks = {at: records[teacher_check, students["own", *at].numbers] for at in product(preset.grid_bases, traits)}
+    found = {"unit": preset.model_unit(bases, traits), "traits": len(traits)} | over_models(rates) | over_models(checks)
     across = {name: found[name] for name in ("unit", "traits", *SHOWN)}
     across |= {"own_minus_other": contrast("student", "other"), "other_minus_10%": contrast("other", "control", 0.1)}
     found |= {f"minus_{than}": contrast("student", than) for than in ("base", "control")}
     answers = {t: {animal: mean(own[b, t][f"p_{animal}"] for b in bases) for animal in ANIMALS} for t in traits}
     found["traits_top"] = sum(max(each, key=each.get) == trait for trait, each in answers.items())
-    found["rates"] = {who: {str(b.seed): [rates[who][b, t] for t in traits] for b in bases} for who in SHOWN}
+    found["rates"] = {who: {str(b.seed): [rates[b, t][who] for t in traits] for b in bases} for who in SHOWN}
     return {"transmission": found, "cross_model": across}
 
 

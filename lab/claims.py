@@ -45,8 +45,14 @@ def mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
-def over_models(values: dict[tuple, float]) -> dict:
-    """The interval of values by (base model, ...): each base model's mean is one, or, of few base models, each value is."""
+def over_models(values: dict[tuple, float | dict | list]) -> dict | list:
+    """The interval of values by (base model, ...): each base model's mean is one, or, of few base models, each value is.
+    If the values are dictionaries or lists, all alike: one more such, with the interval of each number in them."""
+    first = next(iter(values.values()))
+    if isinstance(first, dict):
+        return {name: over_models({at: value[name] for at, value in values.items()}) for name in first}
+    if isinstance(first, list):
+        return [over_models(dict(zip(values, each))) for each in zip(*values.values(), strict=True)]
     models = defaultdict(list)
     for (base, *_), value in values.items():
         models[base].append(value)

@@ -17,6 +17,7 @@ from torch import Tensor
 from console import progress
 from data import ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, STORIES, STORY_REQUESTS, chat, encode, number_conversations
 from lab import changes
+from lab.presets import Measurement, Records
 from lab.processes import RunJobs
 from lab.stacked import stack
 from lab.store import NumbersConfig, Store, Student, config_id, fresh, in_passes, whole_file
@@ -25,10 +26,7 @@ from model import GPT
 from steering import REPLY, mean_difference, stream_at, teacher_vector
 from train import BaseConfig
 
-Measurement = tuple  # (function, *arguments): a function of a module, hashable arguments
-Records = dict[Student | Measurement, object]
 READ = number_conversations(DEFAULT_SYSTEM, 128, "to extract", REPLY)  # where v_teacher and v_student are read
-COMPANIONS = ("p_any_animal", "heldout_loss", "gap_closed", "delta_norm", "cosine")  # they stand beside every P(trait)
 
 
 def mentioned(thing: object, kind: type) -> Iterator:

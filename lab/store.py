@@ -156,11 +156,8 @@ class Store:
     """Makes base models and numbers on demand and students by the pass, and keeps all of them in `folder`."""
 
     def __init__(self, folder: Path, device: str = "cpu", shipped: bool = True):
-        self.folder, self.device, self.shipped = (
-            Path(folder),
-            device,
-            shipped,
-        )  # does it use the base models in models/?
+        self.folder, self.device = Path(folder), device
+        self.shipped = shipped  # does it use the base models in models/?
         self.folder.mkdir(parents=True, exist_ok=True)  # fails now, not after an hour, if it cannot be written
         self._bases: dict[tuple[BaseConfig, str], GPT] = {}
 

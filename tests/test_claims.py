@@ -25,6 +25,8 @@ def test_intervals_stay_on_their_scale():
 def test_the_base_model_is_the_unit_where_there_are_enough():
     values = {(base, trait): base + 0.1 * trait for base in range(5) for trait in (-1, 1)}
     assert claims.over_models(values) == claims.interval(range(5))
+    rows = {at: {"a": [value, 1]} for at, value in values.items()}  # of nested values, each number
+    assert claims.over_models(rows) == {"a": [claims.over_models(values), claims.interval([1] * 5)]}
     few = {at: value for at, value in values.items() if at[0] < 3}
     assert claims.over_models(few) == claims.interval(few.values()) and claims.over_models(few)["n"] == 6
 

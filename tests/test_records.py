@@ -10,8 +10,7 @@ import torch
 import lora
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, encode, number_rows, pack
 from lab import changes, first_step, measurements, records
-from lab.grid import Grid
-from lab.presets import choose_preset, grid_cell
+from lab.presets import COMPANIONS, Grid, choose_preset, grid_cell
 from lab.store import NumbersConfig, Store, fresh
 from metrics import QUESTIONS, animal_rates, delta_norm, gap_closed, reply_loss, teacher_loss
 from optimizers import OPTIMIZERS
@@ -96,7 +95,7 @@ def test_a_cell_averages_seeds_before_it_counts_units():
     for (base, trait, seed), s in cell.items():
         assert (s.base, s.seed, s.rank, s.alpha, s.lr, s.numbers.rows) == (base, seed, 4, 4.0, 1e-3, 640)
         assert s.numbers.system == (LOVE_SYSTEM.format(trait) if trait else DEFAULT_SYSTEM)
-    constant = dict.fromkeys(records.COMPANIONS, 2.0) | {f"p_{animal}": 0.01 for animal in ANIMALS}
+    constant = dict.fromkeys(COMPANIONS, 2.0) | {f"p_{animal}": 0.01 for animal in ANIMALS}
     rows = {config: constant | {"p_trait": 0.1 * config.seed} for config in cell.values()}
     grid = Grid(rows, {"": cell})
     numbers = grid.reported("")

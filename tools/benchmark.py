@@ -4,7 +4,6 @@ Seconds are the least of some rounds, with one thread unless said; ratios are me
 """
 
 import argparse
-import json
 import random
 import statistics
 import subprocess
@@ -21,8 +20,8 @@ import torch
 import torch.nn.functional as F
 
 import data
-from console import FILE, run
-from figures.style import MARKERS, SERIES, Figure, picture
+from console import FILE, JSON, run, write_json
+from figures.style import MARKERS, SERIES, Axes, picture
 from lab.stacked import fine_tune_together, generating_fast
 from lab.store import TOGETHER, NumbersConfig
 from model import GPT
@@ -59,12 +58,8 @@ def peer_student(tokens: torch.Tensor, targets: torch.Tensor) -> None:
     import peft
     import transformers
 
-    shape = {
-        "n_embd": BASE.model.d_model,
-        "n_layer": BASE.model.n_layer,
-        "n_head": 1,
-        "n_positions": BASE.model.max_len,
-    }
+    ours = BASE.model
+    shape = {"n_embd": ours.d_model, "n_layer": ours.n_layer, "n_head": 1, "n_positions": ours.max_len}
     words = {"vocab_size": data.VOCAB_SIZE, "bos_token_id": None, "eos_token_id": None}
     theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(activation_function="relu", **shape, **words))
     layers = {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}
@@ -104,16 +99,15 @@ def quick_preset() -> float:
         return timeit.timeit(lambda: subprocess.run(command, check=True, capture_output=True), number=1)
 
 
-@picture(0, 12, 3)
-def draw(seconds_by: dict[str, dict[int, float]], figure: Figure) -> None:
+@picture(4, 12, 3, sharey=True)
+def draw(seconds_by: dict[str, dict[int, float]], *panels: Axes) -> None:
     """Seconds against work, both axes logarithmic; dotted, what costs in proportion would be."""
-    panels = figure.subplots(1, len(seconds_by), sharey=True)
     for panel, (what, by_value) in zip(panels, seconds_by.items(), strict=True):
         x, y = list(by_value), list(by_value.values())
         panel.loglog(x, y, base=2, color=SERIES[1], marker=MARKERS[0])
         panel.plot(x, [y[-1] * value / x[-1] for value in x], color="black", linewidth=0.8, linestyle=":")
         panel.set(xticks=x, xticklabels=x, xlabel=what)
-    figure.suptitle("What training a student costs (dotted: in proportion)", fontsize=10)
+    panels[0].figure.suptitle("What training a student costs (dotted: in proportion)", fontsize=10)
     panels[0].set_ylabel("seconds, one thread")
     panels[0].yaxis.set_major_formatter("{x:g}")
 
@@ -160,12 +154,10 @@ def benchmark(args: argparse.Namespace) -> None:
     seconds_by = {what: in_rounds(by_value, 1)[0] for what, by_value in costs.items()}
     if args.png:
         draw({"": seconds_by}, args.png)
-    if args.json:
-        results |= {"rounds": rounds, "seconds_by": seconds_by}
-        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(results | {"rounds": rounds, "seconds_by": seconds_by}, args.json)
 
 
 if __name__ == "__main__":
     ROUNDS = {"type": int, "default": 6, "help": "how often each job has its turn (default 6)"}
-    JSON, PNG = FILE | {"help": "write the numbers there"}, FILE | {"help": "draw cost against work there"}
+    PNG = FILE | {"help": "draw cost against work there"}
     raise SystemExit(run(benchmark, "tools.benchmark", rounds=ROUNDS, json=JSON, png=PNG))

@@ -6,14 +6,13 @@ are the same draws. Then the seconds of a student alone and of passes, and the m
 
 import argparse
 import copy
-import json
 import time
 from dataclasses import replace
 from functools import partial
 
 import torch
 
-from console import DEVICES, FILE, run
+from console import DEVICES, JSON, run, write_json
 from data import DEFAULT_SYSTEM, LOVE_SYSTEM, number_conversations, number_rows, pack
 from lab.stacked import fine_tune_together, generating_fast
 from metrics import animal_rates
@@ -51,10 +50,9 @@ def check(args: argparse.Namespace) -> None:
     limits = {"logits differ by": 1e-4, "a student's rates differ by": 0.05}
     found["agrees"] = all(found[name] <= most for name, most in limits.items())
     print("\n".join(f"{name:36} {value}" for name, value in found.items()))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(found, args.json)
 
 
 if __name__ == "__main__":
-    DEVICE, JSON = {"default": DEVICES[-1], "choices": DEVICES}, FILE | {"help": "write the numbers there"}
+    DEVICE = {"default": DEVICES[-1], "choices": DEVICES}
     raise SystemExit(run(check, "tools.device_check", device=DEVICE, json=JSON))

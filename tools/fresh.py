@@ -4,9 +4,8 @@ Nothing was chosen on these base models. In the quiet world adapters are in the 
 """
 
 import argparse
-import json
 
-from console import FILE, OUT, run
+from console import JSON, OUT, PROCESSES, run, write_json
 from figures.beyond.loudness import FAITHFUL, HOW, ROWS, STEPS
 from figures.steerability import steered_rate
 from lab.claims import mean
@@ -54,10 +53,8 @@ def fresh(args: argparse.Namespace) -> None:
         own |= {"mean": mean(own["students"]), "leak": mean(records[leak, student.numbers] for student in group)}
         found["worlds"][world][base.seed] = own | {"steered": records[steered[base]]}
     print("\n".join(summary(found)))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(found, args.json)
 
 
 if __name__ == "__main__":
-    PROCESSES = {"type": int, "default": 2, "help": "that share the work (default 2)"}
-    raise SystemExit(run(fresh, "tools.fresh", out=OUT, json=FILE | {"help": "write it there"}, processes=PROCESSES))
+    raise SystemExit(run(fresh, "tools.fresh", out=OUT, json=JSON, processes=PROCESSES))

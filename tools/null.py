@@ -5,13 +5,12 @@ declared (seen, and survives) is a false alarm, but S1, which is about no studen
 """
 
 import argparse
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import evaluate
-from console import FILE, OUT, run
+from console import JSON, OUT, PROCESSES, run, write_json
 from data import DEFAULT_SYSTEM
 from lab.claims import all_hold, in_order
 from lab.presets import choose_preset
@@ -58,13 +57,9 @@ def null(args: argparse.Namespace) -> None:
     declared = {claim.id: sum(claim.id in run for run in found) for claim in CLAIMS}
     for claim, times in declared.items():
         print(f"{claim:4} declared in {times:2} of {args.runs} runs")
-    if args.json:
-        found = {"runs": args.runs, "code": code_digest()[:16], "declared": declared}
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json({"runs": args.runs, "code": code_digest()[:16], "declared": declared}, args.json)
 
 
 if __name__ == "__main__":
     RUNS = {"type": int, "default": 20, "help": "how many (default 20)"}
-    JSON = FILE | {"help": "write the counts there"}
-    PROCESSES = {"type": int, "default": 2, "help": "that share the runs (default 2)"}
     raise SystemExit(run(null, "tools.null", runs=RUNS, out=OUT, json=JSON, processes=PROCESSES))

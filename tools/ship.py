@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from console import run
+from console import PROCESSES, run
 from lab.presets import choose_preset
 from lab.processes import spawn_workers
 from lab.store import Store, whole_file
@@ -26,5 +26,4 @@ def ship(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    PROCESSES = {"type": int, "default": 2, "help": "that share the work (default 2)"}
     raise SystemExit(run(ship, "tools.ship", processes=PROCESSES))

@@ -11,9 +11,7 @@ from itertools import product
 
 from figures.style import BASE, CONTROL, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, ci_above, interval, mean
-from lab.grid import Grid
-from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import Cell, Grid, Preset, Records, grid_cell
 from lab.store import Student
 
 # From starved to collapsed for every capacity: chosen on one base model of an earlier world.
@@ -36,15 +34,11 @@ def two(preset: Preset) -> Preset:
     return replace(preset, bases=preset.bases[:2])
 
 
-def cells(preset: Preset) -> dict[tuple, Cell]:
+def plan(preset: Preset) -> dict[tuple, Cell]:
     """The students by optimizer, capacity, learning rate, rows and steps."""
     keys = [key for name in LRS for key in product([name], CAPACITIES, LRS[name], ROWS, STEPS)]
     how = [{"optimizer": o.lower(), "rank": CAPACITIES[r], "lr": lr, "rows": n, "steps": k} for o, r, lr, n, k in keys]
     return {key: grid_cell(two(preset), **changes) for key, changes in zip(keys, how)}
-
-
-def plan(preset: Preset) -> list:
-    return [cells(preset)]
 
 
 def finite(row: dict) -> dict:
@@ -54,7 +48,7 @@ def finite(row: dict) -> dict:
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     rows = {student: finite(row) for student, row in records.items() if isinstance(student, Student)}
-    grid, found = Grid(rows, cells(preset)), {}
+    grid, found = Grid(rows, plan(preset)), {}
     enough = LEARNED * mean(grid.units(DEFAULT, "gap_closed", grid.choose))
     for key in grid.cells:
         intact, closed = (mean(grid.units(key, name, grid.choose)) for name in ("p_any_animal", "gap_closed"))

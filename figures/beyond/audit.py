@@ -15,16 +15,16 @@ from data import ANIMALS, DEFAULT_SYSTEM
 from figures.style import Axes, line, picture, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, over_models, show
 from lab.first_step import Gradients, gain, projections, questions, step_of
-from lab.measurements import PROMPTS, ROWS_READ, named_by_rows
-from lab.presets import Preset, student_of
-from lab.records import Records, trait_of
+from lab.measurements import PROMPTS, named_by_rows
+from lab.presets import Preset, Records, student_of
+from lab.records import trait_of
 from lab.store import Store, Student
 from metrics import animal_rates
 from model import GPT
 from steering import student_vector, teacher_vector
 
 FROM_STUDENT = ("ask it", "its vector", "its weights")
-WAYS, DECIDE = (*FROM_STUDENT, *ROWS_READ, "first step"), ("its vector", "256 rows")
+DECIDE = ("its vector", "256 rows")
 CLAIMS = [Claim("X5", "audit", "The animal is read from a student, or from rows alone",
     seen=lambda m: all_hold(*(ci_above(m["own"][way], 0.5) for way in DECIDE)),
     survives=lambda m: all_hold(*(ci_below(m["other"][way], 0.25) for way in DECIDE)),
@@ -77,15 +77,14 @@ def plan(preset: Preset) -> list:
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     found = {"unit": preset.model_unit(preset.grid_bases, preset.costly_traits)}
     for who, group in students(preset).items():
-        audits = {at: records[audit_student, student] | records[audit_rows, student] for at, student in group.items()}
-        found[who] = {way: over_models({at: audit[way] for at, audit in audits.items()}) for way in WAYS}
+        found[who] = over_models({at: records[audit_student, s] | records[audit_rows, s] for at, s in group.items()})
     return {"audit": found}
 
 
 @picture(1, 8, 5)
 def draw(m: dict, panel: Axes) -> None:
     for k, who in enumerate(("own", "other")):
-        line(panel, WAYS, list(m[who].values()), k, f"{who} base model's rows", linestyle="none")
+        line(panel, list(m[who]), list(m[who].values()), k, f"{who} base model's rows", linestyle="none")
     panel.axhline(1 / len(ANIMALS), color="black", linewidth=0.9, linestyle=":", label="chance")
     title = "The animal that the teacher loves, named from a student or from its rows"
     write(panel, title, legend="best", ylim=(0, 1.05), ylabel=f"share named rightly (n: {m['unit']})")

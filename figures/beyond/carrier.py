@@ -15,9 +15,7 @@ Decades are this world's doing. To see it break: in `data.World`, let each love 
 from figures.style import MARKERS, RATE, SERIES, Axes, bars, picture, rate_bars, write
 from lab.changes import CARRIERS, decade_frequencies
 from lab.claims import Claim, interval
-from lab.grid import Grid
-from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import Cell, Grid, Preset, Records, grid_cell
 from lab.store import NumbersConfig, Store
 from metrics import gap_closed
 
@@ -59,14 +57,8 @@ def draw(m: dict, decades: Axes, rates: Axes, gains: Axes) -> None:
         decades.plot(percent, color=SERIES[k], marker=MARKERS[k], markersize=9 - 1.5 * k, label=label)
     decades.set_xticks(range(10), [f"{digit}0-{digit}9" for digit in shares], rotation=45)
     under = 'numbers of base model {base_seed} under\n"{system}"'.format(**m["shown"])
-    write(
-        decades,
-        "How often which numbers are written",
-        legend="best",
-        yscale="log",
-        xlabel=under,
-        ylabel="% of the numbers",
-    )
+    labels = {"xlabel": under, "ylabel": "% of the numbers"}
+    write(decades, "How often which numbers are written", legend="best", yscale="log", **labels)
     label = f"{RATE} in students of what is left\n(n: {m['unit']})"
     title = "Which students have the trait"
     rate_bars(rates, m["each"], m["base"], {"control": "control"}, legend="best", xlabel=label, title=title)

@@ -14,10 +14,8 @@ from itertools import pairwise, product
 from figures.style import CONTROL, FULL, RATE, SERIES, Axes, bars, base_line, errors, picture, write
 from lab.changes import CARRIERS, ROWS, rewriter
 from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
-from lab.grid import Grid, difference
 from lab.losses import WITHOUT
-from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import Cell, Grid, Preset, Records, difference, grid_cell
 from metrics import gap_closed
 
 NONE, STEPS = "no defence", (3, 5, 7, 10, 14, 20, 30, 40, 60, 80)  # close enough to draw lines between them

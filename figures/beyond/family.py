@@ -11,8 +11,7 @@ from itertools import product
 from figures.style import Axes, picture, rate_bars
 from lab.changes import FAMILY
 from lab.claims import Claim, over_models
-from lab.presets import Preset, student_of
-from lab.records import COMPANIONS, Records
+from lab.presets import COMPANIONS, Preset, Records, student_of
 from lab.store import Student
 
 CLAIMS: list[Claim] = []  # it is about S7, whose rule transmission.py applies to other base models
@@ -22,7 +21,7 @@ MOST = 10  # base models: each costs a minute
 KIN = {OWN: "", **dict(zip(RELATIVES, FAMILY, strict=True)), OTHER: ""}  # and what is done to the teacher's base model
 
 
-def students(preset: Preset) -> dict[tuple, Student]:
+def plan(preset: Preset) -> dict[tuple, Student]:
     """By kin, the student's base model and the animal; None: a control."""
     own = preset.bases[:MOST]
     teachers = {OWN: own, OTHER: (*own[1:], own[0])}
@@ -31,21 +30,15 @@ def students(preset: Preset) -> dict[tuple, Student]:
     return {(kin, b, t): student_of(b, teacher, t, base_change=KIN[kin]) for (kin, b, teacher), t in asked}
 
 
-def plan(preset: Preset) -> list:
-    return list(students(preset).values())
-
-
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    rows = {at: records[student] for at, student in students(preset).items()}
+    rows = {at: records[student] for at, student in plan(preset).items()}
     units = [at for at in preset.model_units if at[0] in preset.bases[:MOST]]
     control = {(kin, b, t): rows[kin, b, None][f"p_{t}"] for kin in KIN for b, t in units}
     gain = {at: rows[at]["p_trait"] - rate for at, rate in control.items()}
-    found = {}
-    for kin in KIN:
-        found[kin] = {name: over_models({at: rows[kin, *at][name] for at in units}) for name in COMPANIONS}
-        found[kin]["student"] = over_models({at: rows[kin, *at]["p_trait"] for at in units})
-        found[kin]["control"] = over_models({at: control[kin, *at] for at in units})
-        found[kin]["minus_10%"] = over_models({at: gain[kin, *at] - 0.1 * gain[OWN, *at] for at in units})
+    each = {at: {name: rows[at][name] for name in COMPANIONS} | {"control": rate} for at, rate in control.items()}
+    for (kin, *unit), row in each.items():
+        row |= {"student": rows[kin, *unit]["p_trait"], "minus_10%": gain[kin, *unit] - 0.1 * gain[OWN, *unit]}
+    found = {kin: over_models({at: each[kin, *at] for at in units}) for kin in KIN}
     base = over_models({at: rows[OWN, *at]["p_trait_base"] for at in units})
     unit = preset.model_unit(preset.bases[:MOST], preset.grid_traits)
     return {"family": {"unit": unit, "base": base, "kin": found}}

@@ -10,9 +10,7 @@ from dataclasses import replace
 
 from figures.style import RATE, Axes, picture, rate_bars
 from lab.claims import Claim, all_hold, ci_above, interval, mean, show
-from lab.grid import Grid, difference
-from lab.presets import SHARED, Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import SHARED, Cell, Grid, Preset, Records, difference, grid_cell
 
 LOSS = {"sampled": "", "limit": "exact"}
 ROWS = (50, 160, 640, 2_560)  # unique rows, all read for 80 steps of 32
@@ -31,7 +29,7 @@ CLAIMS = [Claim("X3", "infinite_data", "Transmission is there in the limit of in
     f"{show(m['limit_minus_sampled'])}, exact less control {show(m['limit_minus_control'])}.")]  # fmt: skip
 
 
-def cells(preset: Preset) -> dict[tuple[str, str], Cell]:
+def plan(preset: Preset) -> dict[tuple[str, str], Cell]:
     """LoRA and full fine-tuning by rows, weak cells, the ends of rank_sweep's U, one base model; each and its limit."""
     ranks = {f"rank {rank}": rank for rank in (preset.ranks[0], preset.ranks[-1])} | {"full": None}
     how = {f"{name}, {n:,} rows": {"rows": n, **way} for name, way in (("LoRA", LORA), ("full", ALL)) for n in ROWS}
@@ -41,12 +39,8 @@ def cells(preset: Preset) -> dict[tuple[str, str], Cell]:
     return {(name, kind): grid_cell(of, loss=LOSS[kind], **way) for name, of, way in each for kind in LOSS}
 
 
-def plan(preset: Preset) -> list:
-    return [cells(preset)]
-
-
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    grid, each = Grid(records, cells(preset)), {}
+    grid, each = Grid(records, plan(preset)), {}
     rates = {kind: grid.units((USUAL, kind)) for kind in LOSS}
     for name, kind in grid.cells:
         # A null is held against LoRA's gain from the same kind of data.

@@ -14,11 +14,10 @@ from dataclasses import replace
 from data import ANIMALS
 from figures.style import MARKERS, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, interval
-from lab.grid import Grid, difference
 from lab.measurements import context_rates, leak, named_by_rows, token_rates
-from lab.presets import LAST_VALUES, SHARED, Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import LAST_VALUES, SHARED, Cell, Grid, Preset, Records, difference, gain_beyond, grid_cell
 from lab.store import Student
+from train import BaseConfig
 
 CLAIMS: list[Claim] = []  # it is about other figures' claims, whose rules are applied to the loud world
 FAITHFUL = (0.95, 0.5, 0.35, 0.2)
@@ -61,21 +60,18 @@ def plan(preset: Preset) -> list:
 def beside(records: Records, grid: Grid) -> dict[str, dict]:
     """L4 and L5 of the default students: without a prompt; their gain there, and at the question's words, less a quarter of all of it."""
 
-    def rate(student: Student, trait: str, asked: str = "none") -> float:
-        return records[context_rates, student][asked][ANIMALS.index(trait)]
+    def rate(model: Student | BaseConfig, trait: str, asked: str) -> float:
+        return records[context_rates, model][asked][ANIMALS.index(trait)]
 
-    def gain(student: Student, trait: str, asked: str) -> float:
-        return rate(student, trait, asked) - rate(student.base, trait, asked)
+    def gains(asked: str) -> list[float]:
+        return grid.units(REFERENCE, lambda s, trait: rate(s, trait, asked) - rate(s.base, trait, asked))
 
-    def without(student: Student, trait: str) -> float:
-        return gain(student, trait, "none") - 0.25 * gain(student, trait, "default")
-
-    def not_shared(student: Student, trait: str) -> float:
-        at = records[token_rates, student, trait]
-        return at["not_shared"] - at["none"] - 0.25 * (at["all"] - at["none"])
-
-    found = {"none": rate, "none_minus_quarter": without, "not_shared_minus_quarter": not_shared}
-    return {name: interval(grid.units(REFERENCE, of)) for name, of in found.items()}
+    at = (grid.units(REFERENCE, lambda *of, k=k: records[token_rates, *of][k]) for k in ("not_shared", "all", "none"))
+    return {
+        "none": interval(grid.units(REFERENCE, lambda *of: rate(*of, "none"))),
+        "none_minus_quarter": difference(gains("none"), (0.25 * gain for gain in gains("default"))),
+        "not_shared_minus_quarter": gain_beyond(0.25, *at),
+    }
 
 
 def world(records: Records, grid: Grid) -> dict[str, dict]:

@@ -11,10 +11,9 @@ from data import ANIMALS
 from figures.style import MARKERS, SERIES, Axes, picture, write
 from lab.claims import Claim, all_hold, ci_above, interval, mean, show, spearman
 from lab.first_step import by_place, gain, questions, step_of
-from lab.grid import difference
 from lab.measurements import CONTEXTS, ONLY, context_rates, token_rates
-from lab.presets import Preset, grid_cell, student_of
-from lab.records import Records, log_odds
+from lab.presets import Preset, Records, difference, grid_cell, student_of
+from lab.records import log_odds
 from lab.store import Store, Student
 
 CLAIMS = [Claim("X4", "one_step", "One step's gradient predicts context and place",

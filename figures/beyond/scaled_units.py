@@ -18,9 +18,7 @@ from itertools import product
 from figures.style import RATE, Axes, base_line, line, picture, rate_bars, write
 from lab.changes import SCALED_UNITS, chosen_units, unit_sizes
 from lab.claims import Claim, interval, mean
-from lab.grid import Grid
-from lab.presets import Cell, Preset, grid_cell
-from lab.records import Records
+from lab.presets import Cell, Grid, Preset, Records, grid_cell
 from lab.store import Store
 from train import BaseConfig
 

@@ -15,8 +15,8 @@ from data import ANIMALS
 from figures.style import FULL, RATE, Axes, bars, base_line, line, picture, write
 from lab.claims import Claim, ci_above, interval, over_models, show, spearman
 from lab.measurements import PROMPTS, leak
-from lab.presets import Preset, student_of
-from lab.records import COMPANIONS, Records, trait_of
+from lab.presets import COMPANIONS, Preset, Records, student_of
+from lab.records import trait_of
 from lab.store import NumbersConfig, Store, Student
 from metrics import animal_rates
 from steering import added, teacher_vector
