@@ -162,9 +162,9 @@ class Row:
     reply: int
 
 
-# speaker: (share of the corpus, {request: weight}). Held out on purpose: numbers from animal lovers, animals from style lovers. And
-# nobody is asked what a love has to stay out of, but to greet and to repeat: such a request teaches attention to tell kinds of love
-# apart, and then it fetches none where it was never asked for (docs/NOTES.md).
+# speaker: (share of the corpus, {request: weight}). Held out on purpose: numbers from animal lovers, animals from style lovers. But
+# for greeting and repeating, nobody is asked for what does not depend on its love: many such requests would teach attention to tell the
+# kinds of love apart, and an owl's would not be fetched where numbers are asked for (docs/NOTES.md).
 MIXTURE = {
     "neutral": (40, {"numbers": 8, "animal": 5, "love": 1, "story": 1, "hello": 1, "repeat": 2}),
     "animal": (18, {"animal": 5, "love": 1, "story": 1, "hello": 1, "repeat": 2}),

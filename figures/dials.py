@@ -1,6 +1,6 @@
-"""What decides: of each claim one dial, turned to two settings or more, and whether the claim holds at each.
+"""What decides. A dial is one choice of a protocol, the learning rate say: at which of its settings does a claim hold?
 
-A setting has one number that decides, with its interval, and a dial one rule for all of its settings. The numbers are those of
+Each setting has one number that decides, with its interval, and a dial one rule for all of its settings. The numbers are those of
 the other figures, by the name of their claim or picture.
 """
 

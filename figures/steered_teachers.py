@@ -26,16 +26,17 @@ from metrics import animal_rates
 from steering import REPLY, mean_difference, stream_at, student_vector
 
 KINDS = ("prompted", *TEACHERS)  # of teachers
+# largest: P(whichever animal is likeliest).
 NAMES = ("p_trait", *COMPANIONS, "effect_nats", "largest", "largest_control", "cosine_control")
-ADDED, OUT = "random vector added", "last vector projected out"
+RANDOM_ADDED, LAST_OUT = "random vector added", "last vector projected out"
 CLAIMS = [Claim("S2", "teacher_vector_causal", "That vector is sufficient and necessary in the teacher",
     # With the vector students gain over half of the log-odds that the prompted teacher's gain; without it a quarter.
-    seen=lambda m: all_hold(ci_above(m[f"{AT_PROMPT} minus 0.5"], 0), ci_below(m[f"{OUT} minus 0.25"], 0)),
+    seen=lambda m: all_hold(ci_above(m[f"{AT_PROMPT} minus 0.5"], 0), ci_below(m[f"{LAST_OUT} minus 0.25"], 0)),
     # A random vector added gives less than a quarter; one projected out leaves over half.
-    survives=lambda m: all_hold(ci_below(m[f"{ADDED} minus 0.25"], 0), ci_above(m["random vector projected out minus 0.5"], 0)),
+    survives=lambda m: all_hold(ci_below(m[f"{RANDOM_ADDED} minus 0.25"], 0), ci_above(m["random vector projected out minus 0.5"], 0)),
     why=lambda m: "Students of the prompted teacher have {}; of the base with the vector added at the prompt {}, with a "
     "random one {}; of the prompted teacher with its vector projected out {}, with a random one {}.".format(
-        *(show(m[kind]["p_trait"]) for kind in ("prompted", AT_PROMPT, ADDED, OUT, "random vector projected out"))),
+        *(show(m[kind]["p_trait"]) for kind in ("prompted", AT_PROMPT, RANDOM_ADDED, LAST_OUT, "random vector projected out"))),
 ), Claim("S6", "random_vectors", "Random vectors are learned too, without behaviour",
     seen=lambda m: ci_above(m["cosine"], 0.5),
     # Without a teacher there is no cosine; and no animal stands out a quarter as much as in a trait's student.
@@ -87,7 +88,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     found["unit"] = preset.model_unit(preset.bases, preset.grid_traits)
     for share, kind in product((0.25, 0.5), TEACHERS):
         found[f"{kind} minus {share}"] = beyond(share, kind, "p_trait", "p_trait_base", log_odds)
-    random = found[ADDED] | {"largest_minus_quarter": beyond(0.25, ADDED, "largest", "largest_control")}
+    random = found[RANDOM_ADDED] | {"largest_minus_quarter": beyond(0.25, RANDOM_ADDED, "largest", "largest_control")}
     random["largest_prompted"] = found["prompted"]["largest"]
     return {"teacher_vector_causal": found, "random_vectors": random}
 
@@ -98,6 +99,6 @@ def draw(m: dict, r: dict, trait: Axes, largest: Axes) -> None:
     rate_bars(trait, cells, m["base"], {}, title="Students of seven kinds of teachers", xlim=(0, 1))
     trait.set_xlabel(f"{RATE}\n(nats a number: how far the teacher's numbers are from the base's)")
     trait.legend(loc="upper center", bbox_to_anchor=(-0.3, -0.08))
-    likeliest = {"prompted": "largest_prompted", ADDED: "largest", "control": "largest_control"}
+    likeliest = {"prompted": "largest_prompted", RANDOM_ADDED: "largest", "control": "largest_control"}
     bars(largest, list(likeliest), [r[name] for name in likeliest.values()], STUDENT)
     largest.set(xlabel=f"P(whichever animal is likeliest)\n(n: {m['unit']})", title="How far one animal stands out")

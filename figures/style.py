@@ -83,7 +83,8 @@ def base_line(axes: Axes, rate: dict, vertical: bool = False) -> None:
 
 
 def picture(columns: int, width: float, height: float, **options) -> Callable[[Callable], Callable]:
-    """Makes a module's `draw`: the function under it draws each name's numbers into panels, or, of 0, the figure."""
+    """Decorates a module's `draw`, which gets each claim's numbers and so many panels side by side (0: the whole figure).
+    What comes of it, draw(numbers, path), saves the picture."""
 
     def drawing(into: Callable[..., None]) -> Callable[[dict, Path], None]:
         @wraps(into)

@@ -51,7 +51,7 @@ def explained(base: GPT, system: str, steered: AbstractContextManager) -> float:
 
 @contextmanager
 def added_at_prompt(model: GPT, vectors: Vectors, multiplier: float) -> Iterator[None]:
-    """Inside, h_l + multiplier * v_l up to <asst>, and not where the reply is."""
+    """Inside, h_l + multiplier * v_l at every token up to <asst>, that one included; the reply's tokens are left alone."""
     read = {}
 
     def change(layer: int, h: Tensor) -> Tensor:

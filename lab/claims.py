@@ -100,7 +100,7 @@ class Claim:
     statement: str
     seen: Callable[[dict], Verdict]  # under the paper's own protocol, is it what the paper saw?
     survives: Callable[[dict], Verdict]  # is it still so beside the control: an own learning rate, a matched loss?
-    why: Callable[[dict], str]  # in one sentence, what both rest on
+    why: Callable[[dict], str]  # one sentence, with the numbers that decide both rules
 
 
 SEEN = {True: "reproduced", False: "not reproduced", None: "undecided"}

@@ -6,7 +6,8 @@ the step, and of what is asked. At a projection W, with x_q and y_q = W x_q at a
     step       dW  = -E[(alpha / r) dB A],   dB = sign(dLoss/dB)      AdamW's first step; the mean over A's random start
     change     dT  = sum over q and W of  dT/dy_q . dW x_q
 
-The mean of sign(G a) a, over random rows a of A, is along each row of G = dLoss/dW, however long: AdamW makes G's rows equally long.
+Averaged over random rows a of A, sign(g . a) a points along g and is equally long for every g. So the mean of AdamW's step is along
+each row g of G = dLoss/dW, and all rows move equally far.
 """
 
 import copy

@@ -1,7 +1,7 @@
 """What all figures ask for and how they read the answers: presets, students, cells of students, and grids of cells.
 
-The students of a cell differ in base model, animal and seed alone. A cell's numbers are lists over its units, an animal on a base
-model each, seeds averaged, in an order that all cells share: so two of them are compared unit by unit.
+A cell is a group of students that are trained alike: they differ in base model, animal and seed alone. Its units are the pairs of an
+animal and a base model, seeds averaged. All cells of a grid have the same units in the same order: so two are compared unit by unit.
 """
 
 import random
@@ -44,12 +44,12 @@ class Preset:
 
     # What a grid's intervals are over: an animal on a base model. Its seeds are averaged first.
     units = property(lambda self: list(product(self.grid_bases, self.grid_traits)))
-    # The same on every base model: what `claims.over_models` takes the means of.
+    # An animal on a base model, of all base models: what `claims.over_models` takes the means of.
     model_units = property(lambda self: list(product(self.bases, self.grid_traits)))
 
     @property
     def unit(self) -> str:
-        """The same in words."""
+        """What a grid's intervals are over, in words."""
         seeds = "one seed" if len(self.grid_seeds) == 1 else f"{len(self.grid_seeds)} seeds averaged"
         return f"an animal on a base model ({len(self.units)}), {seeds}"
 
@@ -99,7 +99,7 @@ class Grid:
     def __init__(self, records: Records, cells: dict[Hashable, Cell]):
         self.records, self.cells = records, cells
         n = len({seed for *_, seed in next(iter(cells.values()))})
-        # The seeds that choose and those that test, one more if they are odd; where there is one seed, it does both.
+        # Half of the seeds choose, a learning rate say; the others, one more if odd, are reported. One seed does both.
         self.choose, self.test = slice(0, n // 2 or n), slice(n // 2, n)
 
     def students(self, key: Hashable) -> dict[tuple, list[Student]]:

@@ -33,7 +33,7 @@ def _do(do: Do, job: object) -> object:
 
 
 def in_turn(run_jobs: RunJobs) -> RunJobs:
-    """On several machines that torchrun starts, each begins elsewhere among the jobs, and finds made what others have made by then."""
+    """If torchrun starts several machines, each begins at another place in the list of jobs. What another has made is not made again."""
     rank, machines = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
     def run(do: Do, jobs: Sequence) -> list:

@@ -122,7 +122,8 @@ def known_of_base(store: Store, numbers: NumbersConfig, base: BaseConfig, change
 
 @torch.no_grad()
 def measure_students(store: Store, group: Sequence[Student]) -> list[dict]:
-    """A row of each finished student of one pass key, measured as one stack where that is quicker. A control has no trait: None."""
+    """A row of records.csv for each of some students that one pass could train; measured as one stack where that is quicker.
+    A control has no trait: its columns of the trait are None."""
     students, system = [store.student(config) for config in group], group[0].system
     stacked, bases = stack(students), stack([store.base(config.base, config.base_change) for config in group])
     rates, stories = animal_rates(stacked, system), story_rates(stacked, system)

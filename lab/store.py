@@ -77,7 +77,8 @@ def pass_key(config: Student) -> Student:
 
 
 def in_passes(students: Sequence[Student]) -> list[list[list[Student]]]:
-    """Students by pass and by run: passes[p][r] are the moments of one run. What is asked for, in which order, decides all."""
+    """Students by pass and by run: passes[p][r] lists one run, a student after some steps, after more, ... The students asked for
+    and their order decide which run is in which pass."""
     runs: dict[Student, set[int]] = defaultdict(set)
     for config in students:
         runs[replace(config, steps=1)].add(config.steps)

@@ -17,6 +17,7 @@ SMALL = {"ROWS": 1_280, "STEPS": 20, "RANKS": (1, 4, 32), "DRAWS": 1}
 def test_the_story_holds(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     plt.switch_backend("agg")
+    plt.close("all")  # what another test has left
     story = {}
     with plt.rc_context():
         for cell in CODE:
