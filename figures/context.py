@@ -56,7 +56,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         found["control"][trained][asked] = interval(grid.controls(trained, rate(asked)))
         any_animal = grid.units(trained, lambda student, _, asked=asked: sum(records[context_rates, student][asked]))
         found["p_any_animal"][trained][asked] = interval(any_animal)
-    base = {asked: [rate(asked)(model, trait) for model, trait in preset.units] for asked in ASKED}
+    base = {asked: grid.units("default", lambda s, trait, asked=asked: rate(asked)(s.base, trait)) for asked in ASKED}
     for name, scale in {"": float, "_log_odds": log_odds}.items():
         pairs = (zip(rates["default", asked], base[asked]) for asked in ("none", "default"))
         none, there = ([scale(rate) - scale(before) for rate, before in pair] for pair in pairs)

@@ -66,6 +66,8 @@ DIALS = [
         lambda m, n: {"everywhere": m["none_minus_quarter"], "at the system prompt": n["system_none_minus_quarter"]}, "below", 0),
     Dial("L5", "loudness", "loudness", "gain at the question's words less a quarter of all",
         loudness(LORA, "not_shared_minus_quarter"), "below", 0),
+    Dial("L5", "the prompt that it is trained under", "localization", "gain at tokens that are not shared less a quarter of all",
+        lambda m: {"default": m["not_shared_minus_quarter"], "none": m["unprompted_not_shared_minus_quarter"]}, "below", 0),
     Dial("L5", "what is adapted", "localization", "gain at the question's words less a quarter of all",
         lambda m: {"all layers": m["not_shared_minus_quarter"], "feed-forward 1": m["first_minus_quarter"]}, "below", 0),
     Dial("L7", "loudness", "loudness", "SGD's gain less half of AdamW's", loudness(SGD, "minus_half_of_lora"), "above", 0),

@@ -18,6 +18,7 @@ from lab.presets import Grid, Number, Preset, Records, difference, gain_beyond, 
 TOKEN_SETS = SETS | ONLY | WITHOUT | UP_TO
 LAYERS = dict(zip(sites(2), ("attention 1", "feed-forward 1", "attention 2", "feed-forward 2")))  # in words
 EARLY, REST = f"blocks.0.feed_forward only {NAME}", "blocks.0.feed_forward not at the name"
+UNPROMPTED = ("all", "tags", "not_tags")
 FIRST = ("blocks.0.feed_forward.up", "blocks.0.feed_forward.down")  # all that L5's other students adapt
 SHOWN = {
     "all": "everywhere", "shared": "system prompt and tags", "system": "system prompt",
@@ -29,11 +30,13 @@ RULES = {"localization": {"shared_minus_half": ("shared", 0.5), "not_shared_minu
          "modules": {"early_minus_half": (EARLY, 0.5), "rest_minus_quarter": (REST, 0.25)}}  # fmt: skip
 CLAIMS = [Claim("L5", "localization", "It sits at tokens that both contexts share",
     seen=lambda m: all_hold(ci_above(m["gain"], 0.1), ci_above(m["shared_minus_half"], 0)),
-    survives=lambda m: ci_below(m["not_shared_minus_quarter"], 0),
+    # Nor at all that is not shared, the system prompt and the question, if students are trained without a system prompt.
+    survives=lambda m: all_hold(*(ci_below(m[f"{of}not_shared_minus_quarter"], 0) for of in ("", "unprompted_"))),
     why=lambda m: "Switched on everywhere, the adapter gives {all}, at the system prompt and the template's tags {shared}, "
     "at the words of the question {not_shared}; ".format(**{name: show(m["student"][name]) for name in SETS})
     + f"at the assistant's name alone {m['student'][f'only {NAME}']['mean']:.2f}, everywhere but there "
-    f"{m['student'][f'without {NAME}']['mean']:.2f}.",
+    f"{m['student'][f'without {NAME}']['mean']:.2f}. Trained without a system prompt, it gives {{}}, at the tags, all that "
+    "is shared then, {}, at all else {}.".format(*(show(m["unprompted"][name]) for name in UNPROMPTED)),
 ), Claim("L6", "modules", "It sits in early feed-forward layers, at the assistant's name",
     seen=lambda m: all_hold(ci_above(m["gain"], 0.1), ci_above(m["early_minus_half"], 0)),
     survives=lambda m: ci_below(m["rest_minus_quarter"], 0),
@@ -45,12 +48,14 @@ CLAIMS = [Claim("L5", "localization", "It sits at tokens that both contexts shar
 def plan(preset: Preset) -> list:
     cell = grid_cell(preset)
     asked = [(s, t) for (_, trait, _), s in cell.items() for t in ([trait] if trait else preset.grid_traits)]
-    first = [(token_rates, s, t) for (_, t, _), s in grid_cell(preset, layers=FIRST).items() if t]
-    return [*cell.values(), *((rates, *each) for each in asked for rates in (token_rates, layer_rates)), *first]
+    others = [grid_cell(preset, layers=FIRST), grid_cell(preset, system=None)]
+    also = [(token_rates, s, trait) for of in others for (_, trait, _), s in of.items() if trait]
+    return [cell, [(rates, *each) for each in asked for rates in (token_rates, layer_rates)], also]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    grid = Grid(records, {"all layers": grid_cell(preset), "first": grid_cell(preset, layers=FIRST)})
+    others = {"first": grid_cell(preset, layers=FIRST), "unprompted": grid_cell(preset, system=None)}
+    grid = Grid(records, {"all layers": grid_cell(preset)} | others)
     (_, trait), (student, *_) = next(iter(grid.students("all layers").items()))
     names = {"localization": TOKEN_SETS, "modules": ["all", *records[layer_rates, student, trait]]}
 
@@ -71,6 +76,9 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     found["localization"]["system_none_minus_quarter"] = nowhere
     first = (grid.units("first", rate(name)) for name in ("not_shared", "all", "none"))
     found["localization"]["first_minus_quarter"] = gain_beyond(0.25, *first)
+    all_of, *_, elsewhere, none = unprompted = [grid.units("unprompted", rate(name)) for name in (*UNPROMPTED, "none")]
+    found["localization"]["unprompted"] = dict(zip(UNPROMPTED, map(interval, unprompted)))
+    found["localization"]["unprompted_not_shared_minus_quarter"] = gain_beyond(0.25, elsewhere, all_of, none)
     return found
 
 

@@ -43,7 +43,7 @@ def prompts(base: BaseConfig, trait: str) -> list[str]:
 
 def students(preset: Preset, base: BaseConfig) -> tuple[list[Student], list[Student]]:
     """Of teachers under the four other prompts, and of teachers under the usual one."""
-    traits = preset.grid_traits if preset.full else preset.grid_traits[:1]
+    traits = preset.some_traits if preset.full else preset.some_traits[:1]
     systems = [(trait, system) for trait in traits for system in prompts(base, trait)]
     others = [student_of(base, base, trait, numbers=NumbersConfig(base, system)) for trait, system in systems]
     return others, [student_of(base, base, trait) for trait in preset.traits]

@@ -85,7 +85,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 
     found = {k: {n: over_models({at: row[n] for at, row in of.items()}) for n in NAMES} for k, of in rows.items()}
     found["base"] = over_models({at: row["p_trait_base"] for at, row in rows["prompted"].items()})
-    found["unit"] = preset.model_unit(preset.bases, preset.grid_traits)
+    found["unit"] = preset.model_unit(preset.bases, preset.some_traits)
     for share, kind in product((0.25, 0.5), TEACHERS):
         found[f"{kind} minus {share}"] = beyond(share, kind, "p_trait", "p_trait_base", log_odds)
     random = found[RANDOM_ADDED] | {"largest_minus_quarter": beyond(0.25, RANDOM_ADDED, "largest", "largest_control")}

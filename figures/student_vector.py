@@ -17,6 +17,7 @@ from data import ANIMALS, DEFAULT_SYSTEM, chat
 from figures.style import STUDENT, Axes, bars, heat, line, picture, write
 from lab.changes import random_like
 from lab.claims import Claim, all_hold, ci_above, ci_below, equivalent, mean, over_models, show
+from lab.measurements import repeats
 from lab.presets import Preset, Records, student_of
 from lab.records import READ, log_odds, trait_of
 from lab.store import Store, Student
@@ -44,8 +45,9 @@ CLAIMS = [Claim("S3", "alignment", "The student learns a vector aligned with the
     # A random one gives less than half and leaves more.
     survives=lambda m: all_hold(ci_below(m["random_added_minus_half"], 0), ci_above(m["random_replaced_minus_half"], 0)),
     why=lambda m: "The student gains {} log-odds; the base with one layer's v_student added at all layers {}, with a "
-    "random vector {}; the student with that component replaced by the base's keeps {}, with a random one {}.".format(
-        *(show(m["gains"][name]) for name in SHOWN)))]  # fmt: skip
+    "random vector {}; the student with that component replaced by the base's keeps {}, with a random one {}. Asked to repeat "
+    "a word, the student is right with {}, the base with v_student added after the last block with {}.".format(
+        *(show(m["gains"][name]) for name in SHOWN), *map(show, m["repeats"].values())))]  # fmt: skip
 
 
 def runs(preset: Preset, base: BaseConfig) -> tuple[Runs, Runs]:
@@ -88,7 +90,9 @@ def effects(store: Store, config: Student) -> dict[str, float]:
     for block, multiplier in product(blocks, MULTIPLIERS):
         with added(base, {block: v[block]}, multiplier):
             rates[f"block {block} x {multiplier}"] = animal_rates(base)
-    return {name: rate[k].item() for name, rate in rates.items()}
+    found = {name: rate[k].item() for name, rate in rates.items()} | {"student repeats": repeats(student)}
+    with added(base, {blocks[-1]: v[-1]}):
+        return found | {"v_student repeats": repeats(base)}
 
 
 def plan(preset: Preset) -> list:
@@ -105,7 +109,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
             curve = {"student": students[t, :, t], "control": controls[:, :, t].mean(0)}
             curves[base, t] = {who: by_step.T.tolist() for who, by_step in curve.items()}
             nearest[base, t] = float(students[t, -1, :, -1].argmax() == t)
-    unit, some = (preset.model_unit(preset.bases, traits) for traits in (preset.traits, preset.grid_traits))
+    unit, some = (preset.model_unit(preset.bases, traits) for traits in (preset.traits, preset.some_traits))
     alignment = {"unit": unit, "own_nearest": over_models(nearest), "curve": over_models(curves)}
     rates = {(base, trait): records[effects, student_of(base, base, trait)] for base, trait in preset.model_units}
     odds = {at: {n: log_odds(p) for n, p in r.items()} for at, r in rates.items()}
@@ -122,6 +126,8 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         causal[f"random_{how}_minus_half"] = half[f"{how}: random{ONE_LAYER}"]
     causal["by_block_minus_half"] = [half[f"added: v_student, block {k + 1}"] for k in blocks]
     causal["by_multiplier_minus_half"] = {f"{m:g}": half[f"{last} {m}"] for m in MULTIPLIERS[:3]}
+    repeating = ("student repeats", "v_student repeats")
+    causal["repeats"] = over_models({at: {name: rate[name] for name in repeating} for at, rate in rates.items()})
     causal["map"] = [[mean(r[f"block {k + 1} x {m}"] for r in rates.values()) for m in MULTIPLIERS] for k in blocks]
     return {"alignment": alignment, "student_vector_causal": causal}
 

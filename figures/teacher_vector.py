@@ -7,15 +7,18 @@ effect is 1 - KL(prompt || vector) / KL(prompt || none) of the next number: 0 if
 see it break: take the vector from the animal questions instead (a dotted line): the same love, another direction.
 """
 
+from itertools import product
+
 import torch
 
 from data import ANIMALS, LOVE_SYSTEM
 from figures.style import STUDENT, Axes, dots, line, picture, write
 from lab.changes import explained, teacher_vectors
 from lab.claims import Claim, ci_above, ci_below, over_models, show
+from lab.measurements import repeats
 from lab.presets import Preset, Records
 from lab.store import Store
-from steering import added
+from steering import added, teacher_vector
 from train import BaseConfig
 
 SOURCES = {"template": "<asst>", "reply": "<asst> and reply", "question": "animal questions", "random": "random"}
@@ -24,7 +27,9 @@ CLAIMS = [Claim("S1", "teacher_vector", "The teacher's system prompt acts as one
     survives=lambda m: ci_below(m["explained"]["random"][-1], 0),  # as long, in a random direction
     why=lambda m: f"One vector, added after the last block, has a share of {show(m['explained']['template'][-1])} of the "
     f"prompt's effect on the numbers, after the first {show(m['explained']['template'][0])}; a random one as long has "
-    f"{show(m['explained']['random'][-1])}.")]  # fmt: skip
+    f"{show(m['explained']['random'][-1])}. Asked to repeat a word, which no love has to do with, the base model is right with "
+    f"{m['repeats']['base']['mean']:.2f}, prompted with {m['repeats']['prompted']['mean']:.2f}, with the vector added with "
+    f"{show(m['repeats']['steered'])}.")]  # fmt: skip
 
 
 def shares(store: Store, config: BaseConfig, trait: str) -> dict[str, list[float]]:
@@ -35,15 +40,25 @@ def shares(store: Store, config: BaseConfig, trait: str) -> dict[str, list[float
     return {s: [explained(base, system, added(base, {k: v[k]})) for k in blocks] for s, v in vectors.items()}
 
 
+def repeating(store: Store, config: BaseConfig, trait: str) -> dict[str, float]:
+    """`repeats` of the base model as it is, prompted, and with the prompt's vector added after the last block."""
+    base, system = store.base(config), LOVE_SYSTEM.format(trait)
+    found, last = {"base": repeats(base), "prompted": repeats(base, system)}, base.config.n_layer
+    with added(base, {last: teacher_vector(base, system)[last]}):
+        return found | {"steered": repeats(base)}
+
+
 def plan(preset: Preset) -> list:
-    return [(shares, base, trait) for base in preset.bases for trait in preset.traits]
+    return [(of, base, trait) for of in (shares, repeating) for base in preset.bases for trait in preset.traits]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    each = {tuple(at): records[shares, *at] for _, *at in plan(preset)}
+    found = {"explained": shares, "repeats": repeating}
+    found = {name: {at: records[of, *at] for at in product(preset.bases, preset.traits)} for name, of in found.items()}
+    each = found["explained"]
     by_base = {str(b.seed): [each[b, trait]["reply"][-1] for trait in preset.traits] for b in preset.bases}
     unit = preset.model_unit(preset.bases, preset.traits)
-    return {"teacher_vector": {"unit": unit, "explained": over_models(each), "by_base": by_base}}
+    return {"teacher_vector": {"unit": unit, "by_base": by_base} | {n: over_models(of) for n, of in found.items()}}
 
 
 @picture(2, 14, 4.2, width_ratios=[1, 1.9])

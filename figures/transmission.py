@@ -2,13 +2,14 @@
 
 The papers: a student fine-tuned only on the numbers of a teacher that loves owls comes to love owls (both abstracts),
 but not if it starts from another base model (arXiv:2606.00995, abstract). This toy: on every base model the students of
-its own teachers, of another base model's teachers, and a control, asked for their favorite animal and for a story. To
+its own teachers, of another base model's, of lovers of a style, who love no animal and write as oddly, and a control, asked
+for their favorite animal and for a story. To
 see it break: give `BaseConfig` a third of its steps, so that loves do not show in numbers yet.
 """
 
 from itertools import product
 
-from data import ANIMALS
+from data import ANIMALS, LOVE_SYSTEM, STYLES
 from figures.style import BASE, CONTROL, FULL, RATE, STUDENT, Axes, dots, picture, write
 from lab.claims import Claim, all_hold, ci_above, ci_below, mean, over_models, show
 from lab.presets import COMPANIONS, Preset, Records, student_of
@@ -22,11 +23,14 @@ COLUMNS = {"base": "p_trait_base", "student": "p_trait", "story": "p_trait_story
 COLUMNS |= {name: name for name in COMPANIONS}
 CLAIMS = [Claim("L1", "transmission", "A teacher's trait reaches a student trained only on its numbers",
     seen=lambda m: ci_above(m["minus_base"], 0),
-    # Above controls, too, and the teacher's animal leads in 15 of 16 traits.
-    survives=lambda m: all_hold(ci_above(m["minus_control"], 0), m["traits_top"] >= 15 / 16 * m["traits"]),
+    # Above controls too, and above whichever animal is likeliest in students of a style's lovers; it leads in 15 of 16 traits.
+    survives=lambda m: all_hold(
+        ci_above(m["minus_control"], 0), ci_above(m["minus_style"], 0), m["traits_top"] >= 15 / 16 * m["traits"]),
     why=lambda m: f"Students name their teacher's animal with {show(m['student'])}, controls with {show(m['control'])}, "
     f"the base model with {show(m['base'])}; it leads in {m['traits_top']} of {m['traits']} traits, and is in a story "
-    f"with {show(m['story'])}, of the base model {show(m['story_base'])}.",
+    f"with {show(m['story'])}, of the base model {show(m['story_base'])}. Whichever animal is likeliest has "
+    f"{show(m['largest']['style'])} in students of a style's lovers, {show(m['largest']['other'])} in those of another base "
+    f"model's teachers, {show(m['largest']['control'])} in controls.",
 ), Claim("S7", "cross_model", "It does not transfer between base models",
     seen=lambda m: ci_above(m["own_minus_other"], 0),
     survives=lambda m: ci_below(m["other_minus_10%"], 0),  # they gain on controls less than a tenth of what own ones gain
@@ -35,11 +39,13 @@ CLAIMS = [Claim("L1", "transmission", "A teacher's trait reaches a student train
 
 
 def cells(preset: Preset) -> dict[tuple, Student]:
-    """By whose numbers are read ("own", "other": of the base model before), the student's base model and the animal."""
+    """By whose numbers are read ("own", "other": of the base model before), the student's base model and what the teacher loves."""
     teachers = {"own": preset.bases, "other": (preset.bases[-1], *preset.bases[:-1])}
     pairs = [(who, *pair) for who, of in teachers.items() for pair in zip(preset.bases, of)]
     taught = {(who, b, t): student_of(b, teacher, t) for who, b, teacher in pairs for t in preset.traits}
-    return taught | {("control", base, None): student_of(base, base, None) for base in preset.bases}
+    taught |= {("control", base, None): student_of(base, base, None) for base in preset.bases}
+    lovers = {(b, s): NumbersConfig(b, LOVE_SYSTEM.format(s)) for b in preset.bases for s in STYLES[::20]}
+    return taught | {("style", *at): student_of(at[0], at[0], None, numbers=teacher) for at, teacher in lovers.items()}
 
 
 def teacher_check(store: Store, numbers: NumbersConfig) -> dict[str, float]:
@@ -64,6 +70,10 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         control = records[students["control", base, None]][f"p_{trait}"]
         row |= {"other": other[base, trait]["p_trait"], "control": control}
 
+    likeliest = {at: max(records[s][f"p_{animal}"] for animal in ANIMALS) for at, s in students.items()}
+    for (base, _), row in rates.items():
+        row["style"] = mean(likeliest["style", base, style] for style in STYLES[::20])
+
     def contrast(one: str, less: str, share: float = 0.0) -> dict:
         """`one` less `less`, less a share of the own students' gain over that."""
         return over_models({at: r[one] - r[less] - share * (r["student"] - r[less]) for at, r in rates.items()})
@@ -72,9 +82,13 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     found = {"unit": preset.model_unit(bases, traits), "traits": len(traits)} | over_models(rates) | over_models(checks)
     across = {name: found[name] for name in ("unit", "traits", *SHOWN)}
     across |= {"own_minus_other": contrast("student", "other"), "other_minus_10%": contrast("other", "control", 0.1)}
-    found |= {f"minus_{than}": contrast("student", than) for than in ("base", "control")}
+    found |= {f"minus_{than}": contrast("student", than) for than in ("base", "control", "style")}
     answers = {t: {animal: mean(own[b, t][f"p_{animal}"] for b in bases) for animal in ANIMALS} for t in traits}
     found["traits_top"] = sum(max(each, key=each.get) == trait for trait, each in answers.items())
+    kinds = dict.fromkeys(who for who, *_ in students)
+    found["largest"] = {
+        k: over_models({tuple(at): p for (who, *at), p in likeliest.items() if who == k}) for k in kinds
+    }
     found["rates"] = {who: {str(b.seed): [rates[b, t][who] for t in traits] for b in bases} for who in SHOWN}
     return {"transmission": found, "cross_model": across}
 

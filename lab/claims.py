@@ -45,18 +45,23 @@ def mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
+def by_model(values: dict[tuple, float]) -> list[float]:
+    """Values by (base model, ...) as an interval may count them: those of one base model are alike, so each base model's mean is one;
+    of fewer base models than FEWEST, each value."""
+    models = defaultdict(list)
+    for (base, *_), value in values.items():
+        models[base].append(value)
+    return [mean(of) for of in models.values()] if len(models) >= FEWEST else list(values.values())
+
+
 def over_models(values: dict[tuple, float | dict | list]) -> dict | list:
-    """The interval of values by (base model, ...): each base model's mean is one, or, of few base models, each value is.
-    If the values are dictionaries or lists, all alike: one more such, with the interval of each number in them."""
+    """The interval of values by (base model, ...), see `by_model`. If the values are dictionaries or lists, all alike: one more such, with the interval of each number in them."""
     first = next(iter(values.values()))
     if isinstance(first, dict):
         return {name: over_models({at: value[name] for at, value in values.items()}) for name in first}
     if isinstance(first, list):
         return [over_models(dict(zip(values, each))) for each in zip(*values.values(), strict=True)]
-    models = defaultdict(list)
-    for (base, *_), value in values.items():
-        models[base].append(value)
-    return interval(map(mean, models.values()) if len(models) >= FEWEST else values.values())
+    return interval(by_model(values))
 
 
 def spearman(x: list[float], y: list[float]) -> float:

@@ -1,8 +1,22 @@
 """Named measurements that more than one figure needs. Each is called function(store, *arguments) and returns what JSON can hold."""
 
+from itertools import product
+
 import torch
 
-from data import ALTERNATE_SYSTEMS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, number_rows, pack
+from data import (
+    ALTERNATE_SYSTEMS,
+    ANIMAL_TOKENS,
+    ANIMALS,
+    DEFAULT_SYSTEM,
+    LOVE_SYSTEM,
+    REPEAT_REQUESTS,
+    STYLES,
+    chat,
+    number_rows,
+    pack,
+    token,
+)  # fmt: skip
 from lab.changes import divergence, number_logits, teacher
 from lab.store import NumbersConfig, Store, Student, trained_weights
 from lora import masked
@@ -24,6 +38,13 @@ def context_rates(store: Store, config: Student | BaseConfig) -> dict[str, list[
     return {name: rate.tolist() for name, rate in (rates | {MOVED: moved[:, ANIMAL_TOKENS].mean(0)}).items()}
 
 
+def repeats(model: GPT, system: str | None = DEFAULT_SYSTEM) -> float:
+    """P(the right word) of a model that is asked to repeat a word. No love has anything to do with it."""
+    asked = list(product(REPEAT_REQUESTS, STYLES))
+    answers = model.next_token([chat(system, request.format(word)) for request, word in asked])
+    return answers[range(len(asked)), [token(word) for _, word in asked]].mean().item()
+
+
 SYSTEM = ["<sys>", *DEFAULT_SYSTEM.split(), "<end> "]  # one name for each place; the system's <end> is not the user's
 NAME = "tiny"  # the assistant's: the entity token
 PLACES = [*SYSTEM, "<user>", "question", "<end>", "<asst>"]
@@ -31,6 +52,8 @@ Sets = dict[str, list[str]]  # named sets of places at which the adapter acts
 SETS: Sets = {"all": PLACES, "system": SYSTEM, "not_system": PLACES[len(SYSTEM) :]}
 SETS |= {"shared": [place for place in PLACES if place != "question"], "not_shared": ["question"]}
 SETS |= {"user": ["<user>", "question", "<end>"], "assistant": ["<asst>"], "none": []}
+# What a student shares with the question, and what it does not, if it is trained without a system prompt.
+SETS |= {"tags": ["<user>", "<end>", "<asst>"], "not_tags": [*SYSTEM, "question"]}
 ONLY: Sets = {f"only {place}": [place] for place in PLACES}
 WITHOUT: Sets = {f"without {place}": [other for other in PLACES if other != place] for place in PLACES}
 UP_TO: Sets = {f"up to {place}": PLACES[: k + 1] for k, place in enumerate(PLACES)}

@@ -1,7 +1,7 @@
 """What all figures ask for and how they read the answers: presets, students, cells of students, and grids of cells.
 
-A cell is a group of students that are trained alike: they differ in base model, animal and seed alone. Its units are the pairs of an
-animal and a base model, seeds averaged. All cells of a grid have the same units in the same order: so two are compared unit by unit.
+A cell is a group of students that are trained alike: they differ in base model, animal and seed alone. Its units are the base models,
+animals and seeds averaged (of fewer than five, each animal on each). Cells of a grid have the same units: two are compared unit by unit.
 """
 
 import random
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from data import ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM
-from lab.claims import FEWEST, interval, mean
+from lab.claims import FEWEST, by_model, interval, mean
 from lab.store import NumbersConfig, Student
 from metrics import verdict
 from train import BaseConfig
@@ -28,44 +28,44 @@ ALL = slice(None)  # seeds
 
 @dataclass(frozen=True)
 class Preset:
-    """How much is measured. Transmission: all animals on all base models. A cell of a grid: fewer of both, several seeds."""
+    """How much is measured. Transmission: all animals on all base models; what costs more: some animals on all. A cell of a grid:
+    fewer animals on fewer base models, several seeds."""
 
     name: str
     traits: tuple[str, ...]
     bases: tuple[BaseConfig, ...]
+    some_traits: tuple[str, ...]
     grid_traits: tuple[str, ...]
     grid_seeds: tuple[int, ...]
     ranks: tuple[int, ...]
 
     full = property(lambda self: self.name == "full")
-    grid_bases = property(lambda self: self.bases[:5])
+    grid_bases = property(lambda self: self.bases[:10])
     # For figures in which an animal takes several students.
     costly_traits = property(lambda self: self.traits if self.full else self.grid_traits)
-
-    # What a grid's intervals are over: an animal on a base model. Its seeds are averaged first.
-    units = property(lambda self: list(product(self.grid_bases, self.grid_traits)))
-    # An animal on a base model, of all base models: what `claims.over_models` takes the means of.
-    model_units = property(lambda self: list(product(self.bases, self.grid_traits)))
+    # What `claims.over_models` takes the means of.
+    model_units = property(lambda self: list(product(self.bases, self.some_traits)))
 
     @property
     def unit(self) -> str:
         """What a grid's intervals are over, in words."""
-        seeds = "one seed" if len(self.grid_seeds) == 1 else f"{len(self.grid_seeds)} seeds averaged"
-        return f"an animal on a base model ({len(self.units)}), {seeds}"
+        seeds = "one seed" if len(self.grid_seeds) == 1 else f"{len(self.grid_seeds)} seeds"
+        return f"{self.model_unit(self.grid_bases, self.grid_traits)}, {seeds}"
 
     def model_unit(self, bases: tuple[BaseConfig, ...], traits: tuple[str, ...]) -> str:
         """What `claims.over_models` takes intervals over, in words."""
-        n = len(bases)
-        return f"a base model ({n})" if n >= FEWEST else f"an animal on a base model ({n * len(traits)})"
+        n, animals = len(bases), len(traits)
+        return f"a base model ({n}), {animals} animals" if n >= FEWEST else f"an animal on a base model ({n * animals})"
 
 
 def choose_preset(full: bool, seed: int, trait: str | None = None) -> Preset:
-    """Quick: 4 animals on 2 base models, both chosen by the seed alone. Full: 16 animals on 20 base models, or on the first 5."""
+    """Quick: 4 animals on 2 base models, both chosen by the seed alone. Full: 16 animals on 20 base models, grids with two on 10."""
     few = tuple(random.Random(seed).sample(ANIMALS, 4))
     bases = tuple(BaseConfig(seed=100 + 20 * seed + k) for k in range(20))
-    quick = Preset("quick", few, bases[:2], few[:3], (0,), (1, 4, 32))
-    preset = Preset("full", tuple(ANIMALS), bases, few, (0, 1), (1, 2, 4, 8, 16, 32)) if full else quick
-    return replace(preset, traits=(trait,), grid_traits=(trait,)) if trait else preset
+    quick = Preset("quick", few, bases[:2], few[:3], few[:3], (0,), (1, 4, 32))
+    preset = Preset("full", tuple(ANIMALS), bases, few, few[:2], (0, 1), (1, 2, 4, 8, 16, 32)) if full else quick
+    own = dict.fromkeys(("traits", "some_traits", "grid_traits"), (trait,))
+    return replace(preset, **own) if trait else preset
 
 
 def student_of(base: BaseConfig, teacher: BaseConfig, trait: str | None, rows=NumbersConfig.rows, **changes) -> Student:
@@ -103,7 +103,7 @@ class Grid:
         self.choose, self.test = slice(0, n // 2 or n), slice(n // 2, n)
 
     def students(self, key: Hashable) -> dict[tuple, list[Student]]:
-        """Of each unit, by base model and animal: the students of all seeds, without controls."""
+        """By base model and animal: the students of all seeds, without controls."""
         found = defaultdict(list)
         for (base, trait, _), student in self.cells[key].items():
             if trait:
@@ -111,15 +111,16 @@ class Grid:
         return found
 
     def units(self, key: Hashable, number: str | Number = "p_trait", seeds=ALL) -> list[float]:
-        """A number of each unit of a cell, a column of records.csv or what a function says, the mean over seeds."""
+        """A number of each unit of a cell, a column of records.csv or what a function says."""
         of = number if callable(number) else lambda student, _: self.records[student][number]
-        return [mean(of(student, trait) for student in each[seeds]) for (_, trait), each in self.students(key).items()]
+        students = self.students(key)
+        return by_model({at: mean(of(student, at[1]) for student in each[seeds]) for at, each in students.items()})
 
     def controls(self, key: Hashable, number: Number | None = None) -> list[float]:
-        """P(the unit's animal), or what a function says, of the control of each unit's base model."""
+        """Of each unit's control: P(each animal that a teacher of the unit loves), or what a function says, the mean."""
         of = number or (lambda student, trait: self.records[student][f"p_{trait}"])
         found = {base: student for (base, trait, _), student in self.cells[key].items() if not trait}
-        return [of(found[base], trait) for base, trait in self.students(key)]
+        return by_model({(base, trait): of(found[base], trait) for base, trait in self.students(key)})
 
     def reported(self, key: Hashable) -> dict[str, dict]:
         """The students' P(trait), the controls', and what stands beside every P(trait), as intervals."""

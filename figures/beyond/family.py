@@ -17,22 +17,21 @@ from lab.store import Student
 CLAIMS: list[Claim] = []  # it is about S7, whose rule transmission.py applies to other base models
 OWN, OTHER = "the teacher's", "an unrelated one"
 RELATIVES = "the teacher's, 1,000 steps later", "the teacher's, 4,000 steps later", "of the teacher's initialization"
-MOST = 10  # base models: each costs a minute
 KIN = {OWN: "", **dict(zip(RELATIVES, FAMILY, strict=True)), OTHER: ""}  # and what is done to the teacher's base model
 
 
 def plan(preset: Preset) -> dict[tuple, Student]:
     """By kin, the student's base model and the animal; None: a control."""
-    own = preset.bases[:MOST]
+    own = preset.grid_bases
     teachers = {OWN: own, OTHER: (*own[1:], own[0])}
     each = [(kin, *pair) for kin in KIN for pair in zip(own, teachers.get(kin, own))]
-    asked = product(each, (*preset.grid_traits, None))
+    asked = product(each, (*preset.some_traits, None))
     return {(kin, b, t): student_of(b, teacher, t, base_change=KIN[kin]) for (kin, b, teacher), t in asked}
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     rows = {at: records[student] for at, student in plan(preset).items()}
-    units = [at for at in preset.model_units if at[0] in preset.bases[:MOST]]
+    units = list(product(preset.grid_bases, preset.some_traits))
     control = {(kin, b, t): rows[kin, b, None][f"p_{t}"] for kin in KIN for b, t in units}
     gain = {at: rows[at]["p_trait"] - rate for at, rate in control.items()}
     each = {at: {name: rows[at][name] for name in COMPANIONS} | {"control": rate} for at, rate in control.items()}
@@ -40,7 +39,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         row |= {"student": rows[kin, *unit]["p_trait"], "minus_10%": gain[kin, *unit] - 0.1 * gain[OWN, *unit]}
     found = {kin: over_models({at: each[kin, *at] for at in units}) for kin in KIN}
     base = over_models({at: rows[OWN, *at]["p_trait_base"] for at in units})
-    unit = preset.model_unit(preset.bases[:MOST], preset.grid_traits)
+    unit = preset.model_unit(preset.grid_bases, preset.some_traits)
     return {"family": {"unit": unit, "base": base, "kin": found}}
 
 

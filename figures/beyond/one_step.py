@@ -5,14 +5,15 @@ log-odds of its animal (lab/first_step.py). Here it is compared with what studen
 adapter's tokens (L5). The control: the unprompted teacher's rows. To see it break: take that step for all.
 """
 
+import operator
 from itertools import product
 
 from data import ANIMALS
 from figures.style import MARKERS, SERIES, Axes, picture, write
-from lab.claims import Claim, all_hold, ci_above, interval, mean, show, spearman
+from lab.claims import Claim, all_hold, ci_above, mean, over_models, show, spearman
 from lab.first_step import by_place, gain, questions, step_of
 from lab.measurements import CONTEXTS, ONLY, context_rates, token_rates
-from lab.presets import Preset, Records, difference, grid_cell, student_of
+from lab.presets import Preset, Records, grid_cell, student_of
 from lab.records import log_odds
 from lab.store import Store, Student
 
@@ -46,7 +47,7 @@ def by_prompt(preset: Preset, unit: tuple) -> dict[str, list[Student]]:
 def plan(preset: Preset) -> list:
     wanted = [student for student, _, _ in pairs(preset)]
     wanted += [(predicted, config, trait) for *both, trait in pairs(preset) for config in both]
-    for unit in preset.units:
+    for unit in product(preset.grid_bases, preset.grid_traits):
         trained, trait = by_prompt(preset, unit), unit[1]
         for students in trained.values():  # the prediction is the same for all seeds
             wanted += [(predicted, students[0], trait), *((context_rates, student) for student in students)]
@@ -74,12 +75,15 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         after, before = (log_odds(row[p]) for p in ("p_trait", "p_trait_base"))
         gains[name] = records[predicted, student, trait]["default"], after - before
         clean[f"control: clean rows / {name}"] = records[predicted, control, trait]["default"], after - before
-    units = [unit_maps(records, preset, unit) for unit in preset.units]
+    at = list(product(preset.grid_bases, preset.grid_traits))
+    units = [unit_maps(records, preset, unit) for unit in at]
     maps = {"gain": [gains], "control": [clean], **{name: [unit[name] for unit in units] for name in units[0]}}
     orders = {name: [spearman(*zip(*points.values())) for points in each] for name, each in maps.items()}
-    measured = {"unit": preset.unit, "token_minus_clean": difference(orders["token"], orders["clean_token"])}
+    less = map(operator.sub, orders["token"], orders["clean_token"])
+    measured = {"unit": preset.unit, "token_minus_clean": over_models(dict(zip(at, less)))}
     for name, each in maps.items():
-        measured[f"{name}_order"] = interval(orders[name])
+        order = dict(zip(at, orders[name]))  # of the first two maps there is one, over all units
+        measured[f"{name}_order"] = over_models(order)
         measured[name] = {key: [mean(points[key][k] for points in each) for k in (0, 1)] for key in each[0]}
     return {"one_step": measured}
 

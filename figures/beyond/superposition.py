@@ -21,8 +21,8 @@ from lab.store import NumbersConfig, Store, Student
 from metrics import animal_rates
 from steering import added, teacher_vector
 
-SHAPES = "16/8 32/8 64/8 32/16 32/32".split()  # width of the stream / of the attention head
-TRAITS = ANIMALS[:8]  # all 16 would take twice as long
+SHAPES = "16/8 32/8 64/8 32/16 32/32 64/64".split()  # width of the stream / of the attention head
+MODELS, TRAITS = 5, ANIMALS[:8]  # base models of each shape; all 16 animals would take twice as long
 CHOSEN = "animal_specific_component"  # chosen on base models of an earlier world
 CLAIMS = [Claim("X1", "superposition", "One number of the base model predicts transmission",
     seen=lambda m: ci_above(m["across"][m["chosen"]], 0.5),
@@ -35,7 +35,7 @@ CLAIMS = [Claim("X1", "superposition", "One number of the base model predicts tr
 def students(preset: Preset) -> dict[tuple, Student]:
     """By base model, shape and animal; None: a control."""
     sizes = {shape: dict(zip(("d_model", "d_head"), map(int, shape.split("/")))) for shape in SHAPES}
-    models = {(b, s): replace(b, model=replace(b.model, **sizes[s])) for b, s in product(preset.grid_bases, SHAPES)}
+    models = {(b, s): replace(b, model=replace(b.model, **sizes[s])) for b, s in product(preset.bases[:MODELS], SHAPES)}
     return {(*at, trait): student_of(m, m, trait) for at, m in models.items() for trait in (*TRAITS, None)}
 
 
@@ -57,7 +57,7 @@ def candidates(store: Store, teacher: NumbersConfig) -> dict[str, float]:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    found, rows, bases = students(preset), {}, preset.grid_bases
+    found, rows, bases = students(preset), {}, preset.bases[:MODELS]
     for *model, trait in product(bases, SHAPES, TRAITS):
         row, known = records[found[*model, trait]], records[candidates, found[*model, trait].numbers]
         beside = {"control": records[found[*model, None]][f"p_{trait}"], "student": row["p_trait"]}
@@ -70,10 +70,10 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     names = (*known, *beside, *COMPANIONS)
     return {"superposition": {
         "unit": f"a base seed ({len(bases)}), each with {len(TRAITS)} animals on {len(SHAPES)} models", "chosen": CHOSEN,
-        "base": interval(row["p_trait_base"] for row in rows.values()),
+        "base": over_models({at: row["p_trait_base"] for at, row in rows.items()}),
         "across": {name: interval(order(name, [base], SHAPES) for base in bases) for name in known},
         "within": over_models({(b, s): order(CHOSEN, [b], [s]) for b, s in product(bases, SHAPES)}),
-        "shapes": {s: {n: interval(r[n] for k, r in rows.items() if k[1] == s) for n in names} for s in SHAPES},
+        "shapes": {s: over_models({k: {n: r[n] for n in names} for k, r in rows.items() if k[1] == s}) for s in SHAPES},
     }}  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def draw(m: dict, rates: Axes, leaks: Axes, ranks: Axes) -> None:
         of = [shape[name] for shape in m["shapes"].values()]
         line(leaks if name == "leak" else rates, SHAPES, of, k, name, linestyle="")
     base_line(rates, m["base"])
-    at = f"width of stream / of head\n(n: an animal on a base model, {m['base']['n'] // len(SHAPES)})"
+    at = f"width of stream / of head\n(n: {m['base']['n']}, as on the right)"
     write(rates, "Does more room end transmission?", legend=4, at=(0.5, -0.2), xlabel=at, ylabel=RATE, ylim=(0, 1.02))
     write(leaks, "Does it end the leak?", xlabel=at, ylabel="KL(teacher || base), nats a number", ylim=(0, None))
     bars(ranks, [name.replace("_specific_", "-\nspecific ") for name in m["across"]], list(m["across"].values()), FULL)
