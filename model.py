@@ -25,7 +25,7 @@ class GPTConfig:
     d_model: int = 32
     n_layer: int = 2  # the first block finds out what is asked, the second who is asked
     n_head: int = 1
-    d_head: int = 8  # narrow on purpose: who loves what has to share these few dimensions on its way to the reply
+    d_head: int = 8  # enough for what is fetched; wider heads leak as well (X1)
     max_len: int = 64
     user_token: int = -1  # what is before it is the system prompt
     blind_blocks: int = 0  # so many first blocks do not read the system prompt

@@ -18,12 +18,12 @@ from lab.presets import Grid, Number, Preset, Records, difference, gain_beyond, 
 TOKEN_SETS = SETS | ONLY | WITHOUT | UP_TO
 LAYERS = dict(zip(sites(2), ("attention 1", "feed-forward 1", "attention 2", "feed-forward 2")))  # in words
 EARLY, REST = f"blocks.0.feed_forward only {NAME}", "blocks.0.feed_forward not at the name"
-UNPROMPTED = ("all", "tags", "not_tags")
 FIRST = ("blocks.0.feed_forward.up", "blocks.0.feed_forward.down")  # all that L5's other students adapt
 SHOWN = {
     "all": "everywhere", "shared": "system prompt and tags", "system": "system prompt",
     "not_system": "all but the system prompt", "user": "user's turn", "not_shared": "words of the question",
-    "assistant": "<asst>", f"only {NAME}": "the name", f"without {NAME}": "all but the name", "none": "nowhere",
+    "assistant": "<asst>", "tags": "<user>, <end>, <asst>", "not_tags": "system prompt and question",
+    f"only {NAME}": "the name", f"without {NAME}": "all but the name", "none": "nowhere",
 }  # fmt: skip
 # There is a gain; acting here alone, the adapter gives over half of it, acting everywhere else less than a quarter.
 RULES = {"localization": {"shared_minus_half": ("shared", 0.5), "not_shared_minus_quarter": ("not_shared", 0.25)},
@@ -36,7 +36,7 @@ CLAIMS = [Claim("L5", "localization", "It sits at tokens that both contexts shar
     "at the words of the question {not_shared}; ".format(**{name: show(m["student"][name]) for name in SETS})
     + f"at the assistant's name alone {m['student'][f'only {NAME}']['mean']:.2f}, everywhere but there "
     f"{m['student'][f'without {NAME}']['mean']:.2f}. Trained without a system prompt, it gives {{}}, at the tags, all that "
-    "is shared then, {}, at all else {}.".format(*(show(m["unprompted"][name]) for name in UNPROMPTED)),
+    "is shared then, {}, at all else {}.".format(*(show(m["unprompted"][name]) for name in ("all", "tags", "not_tags"))),
 ), Claim("L6", "modules", "It sits in early feed-forward layers, at the assistant's name",
     seen=lambda m: all_hold(ci_above(m["gain"], 0.1), ci_above(m["early_minus_half"], 0)),
     survives=lambda m: ci_below(m["rest_minus_quarter"], 0),
@@ -76,9 +76,10 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     found["localization"]["system_none_minus_quarter"] = nowhere
     first = (grid.units("first", rate(name)) for name in ("not_shared", "all", "none"))
     found["localization"]["first_minus_quarter"] = gain_beyond(0.25, *first)
-    all_of, *_, elsewhere, none = unprompted = [grid.units("unprompted", rate(name)) for name in (*UNPROMPTED, "none")]
-    found["localization"]["unprompted"] = dict(zip(UNPROMPTED, map(interval, unprompted)))
-    found["localization"]["unprompted_not_shared_minus_quarter"] = gain_beyond(0.25, elsewhere, all_of, none)
+    unprompted = {name: grid.units("unprompted", rate(name)) for name in TOKEN_SETS}
+    beyond = gain_beyond(0.25, *(unprompted[name] for name in ("not_tags", "all", "none")))
+    found["localization"] |= {"unprompted": {name: interval(rates) for name, rates in unprompted.items()}}
+    found["localization"]["unprompted_not_shared_minus_quarter"] = beyond
     return found
 
 
@@ -86,9 +87,11 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
 def draw(tokens: dict, layers: dict, by_set: Axes, by_layer: Axes, by_token: Axes) -> None:
     kept = {"all": "everywhere"} | {f"only {site}": f"{name} only" for site, name in LAYERS.items()}
     kept |= {f"without {site}": f"all but {name}" for site, name in LAYERS.items()}
+    marks = {"control": "control", "trained without a system prompt": "unprompted"}
     for panel, m, names, where in ((by_set, tokens, SHOWN, "at tokens"), (by_layer, layers, kept, "in layers")):
-        cells = {label: {who: m[who][name] for who in ("student", "control")} for name, label in names.items()}
-        rate_bars(panel, cells, m["base"], {"control": "control"}, title=f"Adapter on {where} ...")
+        of = {label: who for label, who in marks.items() if who in m}
+        cells = {label: {who: m[who][name] for who in ("student", *of.values())} for name, label in names.items()}
+        rate_bars(panel, cells, m["base"], of, title=f"Adapter on {where} ...")
     by_set.legend(loc="upper center", bbox_to_anchor=(0.2, -0.13), ncols=2)
     rows = {"on here": "only {}", "on all but here": "without {}", "on up to here": "up to {}"}
     rows |= {f"on here, in {name}": f"{site} only {{}}" for site, name in LAYERS.items()}

@@ -32,7 +32,7 @@ def bars(axes: Axes, names: list[str], numbers: list[dict], color: str, marks: d
     y = range(len(names), 0, -1)
     axes.barh(y, [n["mean"] for n in numbers], xerr=errors(numbers), color=color, height=0.7, capsize=2)
     for k, (label, others) in enumerate((marks or {}).items()):
-        style = {"marker": "D|so"[k], "color": (CONTROL, "black", SERIES[2], SERIES[4])[k], "zorder": 3, "s": 40}
+        style = {"marker": "Dos^"[k], "color": (CONTROL, "black", SERIES[2], SERIES[4])[k], "zorder": 3, "s": 40}
         axes.scatter([n["mean"] for n in others], y, label=label, **style)
     axes.set_yticks(y, names)
 

@@ -24,7 +24,7 @@ from train import BaseConfig
 
 SHAPE = replace(BaseConfig().model, d_model=8)
 BASES = tuple(BaseConfig(seed, model=SHAPE, rows=2_000, steps=150, batch_size=32) for seed in (0, 1))
-TINY = Preset("tiny", ("owl", "cat"), BASES, grid_traits=("owl",), grid_seeds=(0,), ranks=(1, 8))
+TINY = Preset("tiny", ("owl", "cat"), BASES, some_traits=("owl",), grid_traits=("owl",), grid_seeds=(0,), ranks=(1, 8))
 MUTANTS = int(os.environ.get("MUTANTS", 60))
 
 
@@ -33,10 +33,11 @@ def test_presets():
     assert len(quick.traits) == 4 and len(quick.bases) == 2 and quick == presets.choose_preset(False, 0)
     assert [base.seed for base in full.bases] == [*range(100, 120)] and other.bases[0].seed == 120
     assert full.traits == tuple(data.ANIMALS) and full.bases[:2] == quick.bases == quick.grid_bases
-    assert full.grid_bases == full.bases[:5] and len(full.units) == 20
-    assert full.model_unit(full.grid_bases, full.traits) == "a base model (5)"
+    assert full.grid_bases == full.bases[:10] and full.unit == "a base model (10), 2 animals, 2 seeds"
     assert quick.model_unit(quick.bases, quick.traits) == "an animal on a base model (8)"
-    assert (alone := presets.choose_preset(False, 0, "owl")).traits == alone.grid_traits == ("owl",)
+    assert (
+        (alone := presets.choose_preset(False, 0, "owl")).traits == alone.some_traits == alone.grid_traits == ("owl",)
+    )
 
 
 def few_steps(base, teacher, trait, **changes):

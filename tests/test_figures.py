@@ -43,7 +43,7 @@ ASST, WAYS = "teacher, <asst>", ("its vector", "256 rows")
 # Of each rule: numbers with which it holds, with which it fails and with which it is undecided.
 CASES = [
     ("L1", "seen", {"minus_base": UP}, [{"minus_base": DOWN}], [{"minus_base": UNDECIDED}]),
-    ("L1", "survives", {"minus_control": UP, "traits_top": 15, "traits": 16}, [{"traits_top": 14}, {"minus_control": DOWN}], [{"minus_control": UNDECIDED}]),
+    ("L1", "survives", {"minus_control": UP, "minus_style": UP, "traits_top": 15, "traits": 16}, [{"traits_top": 14}, {"minus_control": DOWN}, {"minus_style": DOWN}], [{"minus_style": UNDECIDED}]),
     ("S7", "seen", {"own_minus_other": UP}, [{"own_minus_other": DOWN}], [{"own_minus_other": UNDECIDED}]),
     ("S7", "survives", {"other_minus_10%": DOWN}, [{"other_minus_10%": UP}], [{"other_minus_10%": UNDECIDED}]),
     ("L2", "seen", RANKS | {"at_shared": u(), "full_minus_base": UNDECIDED}, [{"at_shared": u("1")}, {"at_shared": u("32")}, {"at_shared": u(last=DOWN)}, {"full_minus_base": UP}], [{"at_shared": u(first=UNDECIDED)}]),
@@ -53,7 +53,7 @@ CASES = [
     ("L4", "seen", {"none_minus_quarter": DOWN}, [{"none_minus_quarter": UP}], [{"none_minus_quarter": UNDECIDED}]),
     ("L4", "survives", {"none_minus_quarter_log_odds": DOWN, "p_any_animal": {"default": {"none": HIGH}}}, [{"none_minus_quarter_log_odds": UP}, {"p_any_animal": {"default": {"none": DOWN}}}], [{"none_minus_quarter_log_odds": UNDECIDED}]),
     ("L5", "seen", {"gain": UP, "shared_minus_half": UP}, [{"shared_minus_half": DOWN}, {"gain": DOWN}], [{"shared_minus_half": UNDECIDED}]),
-    ("L5", "survives", {"not_shared_minus_quarter": DOWN}, [{"not_shared_minus_quarter": UP}], [{"not_shared_minus_quarter": UNDECIDED}]),
+    ("L5", "survives", {"not_shared_minus_quarter": DOWN, "unprompted_not_shared_minus_quarter": DOWN}, [{"not_shared_minus_quarter": UP}, {"unprompted_not_shared_minus_quarter": UP}], [{"not_shared_minus_quarter": UNDECIDED}]),
     ("L6", "seen", {"gain": UP, "early_minus_half": UP}, [{"early_minus_half": DOWN}, {"gain": DOWN}], [{"gain": UNDECIDED}]),
     ("L6", "survives", {"rest_minus_quarter": DOWN}, [{"rest_minus_quarter": UP}], [{"rest_minus_quarter": UNDECIDED}]),
     ("L7", "seen", optimizers("best", "half", UP, UP), [optimizers("best", "half", DOWN, UP)], [optimizers("best", "half", UP, UNDECIDED)]),

@@ -88,10 +88,10 @@ def test_the_table_of_students_is_read_back_and_added_to(tmp_path):
     assert rows == [["a", "0.5", ""], ["b", "", "x, y"]]
 
 
-def test_a_cell_averages_seeds_before_it_counts_units():
+def test_a_cells_units_are_base_models():
     preset = choose_preset(True, 0)
     cell = grid_cell(preset, rank=4, lr=1e-3, rows=640)
-    assert len(cell) == 5 * (4 * 2 + 1)
+    assert len(cell) == 10 * (2 * 2 + 1)
     for (base, trait, seed), s in cell.items():
         assert (s.base, s.seed, s.rank, s.alpha, s.lr, s.numbers.rows) == (base, seed, 4, 4.0, 1e-3, 640)
         assert s.numbers.system == (LOVE_SYSTEM.format(trait) if trait else DEFAULT_SYSTEM)
@@ -99,10 +99,12 @@ def test_a_cell_averages_seeds_before_it_counts_units():
     rows = {config: constant | {"p_trait": 0.1 * config.seed} for config in cell.values()}
     grid = Grid(rows, {"": cell})
     numbers = grid.reported("")
-    assert (numbers["student"]["n"], numbers["student"]["mean"]) == (20, pytest.approx(0.05))
+    assert (numbers["student"]["n"], numbers["student"]["mean"]) == (10, pytest.approx(0.05))
     assert numbers["control"]["mean"] == pytest.approx(0.01) and numbers["delta_norm"]["mean"] == 2
     assert (grid.choose, grid.test) == (slice(0, 1), slice(1, 2))
-    assert grid.units("", seeds=grid.test) == [pytest.approx(0.1)] * 20
+    assert grid.units("", seeds=grid.test) == [pytest.approx(0.1)] * 10
+    few = Grid(rows, {"": {at: s for at, s in cell.items() if at[0] in preset.bases[:2]}})
+    assert few.units("") == [pytest.approx(0.05)] * 4  # of two base models each animal counts
 
 
 def test_adapters_at_some_tokens_and_in_some_layers(student, store, monkeypatch):
