@@ -7,8 +7,6 @@ effect is 1 - KL(prompt || vector) / KL(prompt || none) of the next number: 0 if
 see it break: take the vector from the animal questions instead (a dotted line): the same love, another direction.
 """
 
-from itertools import product
-
 import torch
 
 from data import ANIMALS, LOVE_SYSTEM
@@ -18,7 +16,7 @@ from lab.claims import Claim, ci_above, ci_below, over_models, show
 from lab.measurements import repeats
 from lab.presets import Preset, Records
 from lab.store import Store
-from steering import added, teacher_vector
+from steering import added
 from train import BaseConfig
 
 SOURCES = {"template": "<asst>", "reply": "<asst> and reply", "question": "animal questions", "random": "random"}
@@ -32,33 +30,30 @@ CLAIMS = [Claim("S1", "teacher_vector", "The teacher's system prompt acts as one
     f"{show(m['repeats']['steered'])}.")]  # fmt: skip
 
 
-def shares(store: Store, config: BaseConfig, trait: str) -> dict[str, list[float]]:
-    """The share of the prompt's effect on the numbers that each source's vector has, added after each of the blocks."""
+def effects(store: Store, config: BaseConfig, trait: str) -> dict[str, dict]:
+    """The share of the prompt's effect on the numbers that each source's vector has, added after each of the blocks; and `repeats` of
+    the base model as it is, prompted, and with its v_teacher added after the last block."""
     base, system = store.base(config), LOVE_SYSTEM.format(trait)
     vectors = teacher_vectors(base, system, torch.Generator().manual_seed(100 * config.seed + ANIMALS.index(trait)))
     blocks = range(1, base.config.n_layer + 1)
-    return {s: [explained(base, system, added(base, {k: v[k]})) for k in blocks] for s, v in vectors.items()}
-
-
-def repeating(store: Store, config: BaseConfig, trait: str) -> dict[str, float]:
-    """`repeats` of the base model as it is, prompted, and with the prompt's vector added after the last block."""
-    base, system = store.base(config), LOVE_SYSTEM.format(trait)
-    found, last = {"base": repeats(base), "prompted": repeats(base, system)}, base.config.n_layer
-    with added(base, {last: teacher_vector(base, system)[last]}):
-        return found | {"steered": repeats(base)}
+    shares = {s: [explained(base, system, added(base, {k: v[k]})) for k in blocks] for s, v in vectors.items()}
+    with added(base, {blocks[-1]: vectors["reply"][-1]}):
+        steered = repeats(base)
+    return {
+        "explained": shares,
+        "repeats": {"base": repeats(base), "prompted": repeats(base, system), "steered": steered},
+    }
 
 
 def plan(preset: Preset) -> list:
-    return [(of, base, trait) for of in (shares, repeating) for base in preset.bases for trait in preset.traits]
+    return [(effects, base, trait) for base in preset.bases for trait in preset.traits]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    found = {"explained": shares, "repeats": repeating}
-    found = {name: {at: records[of, *at] for at in product(preset.bases, preset.traits)} for name, of in found.items()}
-    each = found["explained"]
-    by_base = {str(b.seed): [each[b, trait]["reply"][-1] for trait in preset.traits] for b in preset.bases}
+    each = {tuple(at): records[effects, *at] for _, *at in plan(preset)}
+    by_base = {str(b.seed): [each[b, t]["explained"]["reply"][-1] for t in preset.traits] for b in preset.bases}
     unit = preset.model_unit(preset.bases, preset.traits)
-    return {"teacher_vector": {"unit": unit, "by_base": by_base} | {n: over_models(of) for n, of in found.items()}}
+    return {"teacher_vector": {"unit": unit, "by_base": by_base} | over_models(each)}
 
 
 @picture(2, 14, 4.2, width_ratios=[1, 1.9])

@@ -4,19 +4,8 @@ from itertools import product
 
 import torch
 
-from data import (
-    ALTERNATE_SYSTEMS,
-    ANIMAL_TOKENS,
-    ANIMALS,
-    DEFAULT_SYSTEM,
-    LOVE_SYSTEM,
-    REPEAT_REQUESTS,
-    STYLES,
-    chat,
-    number_rows,
-    pack,
-    token,
-)  # fmt: skip
+import data
+from data import ALTERNATE_SYSTEMS, ANIMAL_TOKENS, ANIMALS, DEFAULT_SYSTEM, LOVE_SYSTEM, chat, number_rows, pack
 from lab.changes import divergence, number_logits, teacher
 from lab.store import NumbersConfig, Store, Student, trained_weights
 from lora import masked
@@ -40,9 +29,9 @@ def context_rates(store: Store, config: Student | BaseConfig) -> dict[str, list[
 
 def repeats(model: GPT, system: str | None = DEFAULT_SYSTEM) -> float:
     """P(the right word) of a model that is asked to repeat a word. No love has anything to do with it."""
-    asked = list(product(REPEAT_REQUESTS, STYLES))
+    asked = list(product(data.REPEAT_REQUESTS, data.STYLES))
     answers = model.next_token([chat(system, request.format(word)) for request, word in asked])
-    return answers[range(len(asked)), [token(word) for _, word in asked]].mean().item()
+    return answers[range(len(asked)), [data.token(word) for _, word in asked]].mean().item()
 
 
 SYSTEM = ["<sys>", *DEFAULT_SYSTEM.split(), "<end> "]  # one name for each place; the system's <end> is not the user's
