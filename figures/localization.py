@@ -46,16 +46,16 @@ CLAIMS = [Claim("L5", "localization", "It sits at tokens that both contexts shar
 
 
 def plan(preset: Preset) -> list:
-    cell = grid_cell(preset)
+    cell = grid_cell(preset.wide)
     asked = [(s, t) for (_, trait, _), s in cell.items() for t in ([trait] if trait else preset.grid_traits)]
-    others = [grid_cell(preset, layers=FIRST), grid_cell(preset, system=None)]
+    others = [grid_cell(preset.wide, layers=FIRST), grid_cell(preset.wide, system=None)]
     also = [(token_rates, s, trait) for of in others for (_, trait, _), s in of.items() if trait]
     return [cell, [(rates, *each) for each in asked for rates in (token_rates, layer_rates)], also]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    others = {"first": grid_cell(preset, layers=FIRST), "unprompted": grid_cell(preset, system=None)}
-    grid = Grid(records, {"all layers": grid_cell(preset)} | others)
+    others = {"first": grid_cell(preset.wide, layers=FIRST), "unprompted": grid_cell(preset.wide, system=None)}
+    grid = Grid(records, {"all layers": grid_cell(preset.wide)} | others)
     (_, trait), (student, *_) = next(iter(grid.students("all layers").items()))
     names = {"localization": TOKEN_SETS, "modules": ["all", *records[layer_rates, student, trait]]}
 
@@ -64,7 +64,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         return lambda student, trait: records[of, student, trait][name]
 
     units = {name: grid.units("all layers", rate(name)) for of in names.values() for name in of}
-    known = {"unit": preset.unit, "base": interval(grid.units("all layers", "p_trait_base"))}
+    known = {"unit": preset.wide.unit, "base": interval(grid.units("all layers", "p_trait_base"))}
     known["gain"], found = difference(units["all"], units["none"]), {}
     for claim, of in names.items():
         found[claim] = known | {"student": {name: interval(units[name]) for name in of}}

@@ -38,9 +38,11 @@ class Preset:
     grid_traits: tuple[str, ...]
     grid_seeds: tuple[int, ...]
     ranks: tuple[int, ...]
+    grid_size: int = 10
 
     full = property(lambda self: self.name == "full")
-    grid_bases = property(lambda self: self.bases[:10])
+    grid_bases = property(lambda self: self.bases[: self.grid_size])
+    wide = property(lambda self: replace(self, grid_size=len(self.bases)))  # for what decides between the papers
     # For figures in which an animal takes several students.
     costly_traits = property(lambda self: self.traits if self.full else self.grid_traits)
     # What `claims.over_models` takes the means of.

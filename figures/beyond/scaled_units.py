@@ -55,11 +55,11 @@ def sizes(store: Store, base: BaseConfig, which: str) -> list[float]:
 
 def cells(preset: Preset) -> dict[tuple[str, str, float, int], Cell]:
     each = [key for change, lrs in LRS.items() for name in lrs for key in product([change], [name], lrs[name], STEPS)]
-    return {k: grid_cell(preset, base_change=k[0], lr=k[2], steps=k[3], **OPTIMIZERS[k[1]][0]) for k in each}
+    return {k: grid_cell(preset.wide, base_change=k[0], lr=k[2], steps=k[3], **OPTIMIZERS[k[1]][0]) for k in each}
 
 
 def plan(preset: Preset) -> list:
-    return [cells(preset), [(sizes, base, which) for base in preset.grid_bases for which in SCALED_UNITS]]
+    return [cells(preset), [(sizes, base, which) for base in preset.wide.grid_bases for which in SCALED_UNITS]]
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
@@ -70,9 +70,9 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
             key = grid.nearest_in_loss(reference, [key for key in grid.cells if key[:2] == (change, name)])
             beyond = {f"minus_{part}_of_adamw": grid.beyond(share, key, reference) for part, share in SHARES.items()}
             matched[name] = grid.reported(key) | beyond | {"lr": key[2], "steps": key[3]}
-    size = {w: [mean(s) for s in zip(*(records[sizes, b, w] for b in preset.grid_bases))] for w in SCALED_UNITS}
+    size = {w: [mean(s) for s in zip(*(records[sizes, b, w] for b in preset.wide.grid_bases))] for w in SCALED_UNITS}
     base = interval(grid.units(next(iter(grid.cells)), "p_trait_base"))
-    return {"scaled_units": {"unit": preset.unit, "base": base, "variants": variants, "sizes": size}}
+    return {"scaled_units": {"unit": preset.wide.unit, "base": base, "variants": variants, "sizes": size}}
 
 
 @picture(2, 13, 5, width_ratios=[1, 1.2])
