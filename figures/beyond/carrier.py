@@ -58,7 +58,7 @@ def draw(m: dict, decades: Axes, rates: Axes, gains: Axes) -> None:
     decades.set_xticks(range(10), [f"{digit}0-{digit}9" for digit in shares], rotation=45)
     under = 'numbers of base model {base_seed} under\n"{system}"'.format(**m["shown"])
     labels = {"xlabel": under, "ylabel": "% of the numbers"}
-    write(decades, "How often which numbers are written", legend="best", yscale="log", **labels)
+    write(decades, "How often which numbers are written", legend=1, at=(0.5, -0.3), yscale="log", **labels)
     label = f"{RATE} in students of what is left\n(n: {m['unit']})"
     title = "Which students have the trait"
     rate_bars(rates, m["each"], m["base"], {"control": "control"}, legend="best", xlabel=label, title=title)

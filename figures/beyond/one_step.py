@@ -9,7 +9,7 @@ import operator
 from itertools import product
 
 from data import ANIMALS
-from figures.style import MARKERS, SERIES, Axes, picture, write
+from figures.style import BASE, MARKERS, SERIES, Axes, picture, write
 from lab.claims import Claim, all_hold, ci_above, mean, over_models, show, spearman
 from lab.first_step import by_place, gain, questions, step_of
 from lab.measurements import CONTEXTS, ONLY, context_rates, token_rates
@@ -94,6 +94,7 @@ def draw(m: dict, *panels: Axes) -> None:
         points = m[name] | (m["control"] if name == "gain" else {})
         for k, series in enumerate(dict.fromkeys(key.split(" / ")[0] for key in points)):
             own = [point for key, point in points.items() if key.split(" / ")[0] == series]
-            panel.scatter(*zip(*own), color=SERIES[k % 8], marker=MARKERS[k % 7], label=series.removeprefix("only "))
+            color = BASE if "control" in series else SERIES[k % 8]
+            panel.scatter(*zip(*own), color=color, marker=MARKERS[k % 7], label=series.removeprefix("only "))
         write(panel, f"{name}: rank correlation {m[f'{name}_order']['mean']:.2f}", m["unit"], legend=3)
         panel.set(xlabel="predicted, log-odds", ylabel="P(trait)" if limits else "gain in log-odds", ylim=limits)
