@@ -42,7 +42,8 @@ class Preset:
 
     full = property(lambda self: self.name == "full")
     grid_bases = property(lambda self: self.bases[: self.grid_size])
-    wide = property(lambda self: replace(self, grid_size=len(self.bases)))  # for what decides between the papers
+    # For what decides between the papers: all base models, one seed.
+    wide = property(lambda self: replace(self, grid_size=len(self.bases), grid_seeds=self.grid_seeds[:1]))
     # For figures in which an animal takes several students.
     costly_traits = property(lambda self: self.traits if self.full else self.grid_traits)
     # What `claims.over_models` takes the means of.

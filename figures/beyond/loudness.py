@@ -37,9 +37,9 @@ SHARES = {"quarter": 0.25, "half": 0.5}
 
 
 def quieter(preset: Preset, faithful: float) -> Preset:
-    """The preset on base models of a world whose lovers are so faithful; one seed, to save time."""
+    """The preset on base models of a world whose lovers are so faithful."""
     bases = tuple(replace(base, faithful=faithful) for base in preset.bases)
-    return replace(preset.wide, bases=bases, grid_seeds=preset.grid_seeds[:1])
+    return replace(preset.wide, bases=bases)
 
 
 def cells(preset: Preset) -> dict[tuple, Cell]:
