@@ -101,6 +101,15 @@ def draw(store: Store, job: tuple) -> None:
         function(numbers, part)
 
 
+def decide(known: dict[str, dict]) -> dict[str, object]:
+    """Claims and dials, from what is measured of each claim's or picture's name."""
+    pictured = [(claim, module.__name__.replace(".", "/")) for module in FIGURES.values() for claim in module.CLAIMS]
+    claims = [entry(claim, known.get(claim.name), f"{picture}.png") for claim, picture in pictured]
+    claims.sort(key=lambda claim: in_order(claim["id"]))
+    pictures = {name: known[name] for name in known if name not in {claim["name"] for claim in claims}}
+    return {"claims": claims, "dials": dials.turned(known), "pictures": pictures}
+
+
 def measure_all(args: argparse.Namespace) -> None:
     """Plan, make what is missing, measure, decide the claims, write results.json and records.csv, and draw."""
     started, preset = time.perf_counter(), choose_preset(args.full, args.seed, args.trait)
@@ -135,14 +144,15 @@ def measure_all(args: argparse.Namespace) -> None:
     before = read_results(path) if args.only and path.exists() else {}
     before = before if identity.items() <= before.items() else {}
     cost = {name: before.get(name, value) for name, value in cost.items()}  # a part: what the whole took stays written
-    known = {claim["name"]: claim["measured"] for claim in before.get("claims", [])} | before.get("pictures", {})
-    known |= {name: measured for found in numbers.values() for name, measured in found.items()}
-    pictured = [(claim, module.__name__.replace(".", "/")) for module in FIGURES.values() for claim in module.CLAIMS]
-    claims = [entry(claim, known.get(claim.name), f"{picture}.png") for claim, picture in pictured]
-    claims.sort(key=lambda claim: in_order(claim["id"]))
-    pictures = {name: known[name] for name in known if name not in {claim["name"] for claim in claims}}
+    old = {claim["name"]: claim["measured"] for claim in before.get("claims", [])} | before.get("pictures", {})
+    new = {name: measured for found in numbers.values() for name, measured in found.items()}
+    try:
+        decided = decide(old | new)
+    except LookupError:  # the old numbers are those of other figures' code
+        decided = decide(new)
+    claims = decided["claims"]
     with whole_file(path) as part:
-        write_json({**identity, **cost, "claims": claims, "dials": dials.turned(known), "pictures": pictures}, part)
+        write_json(identity | cost | decided, part)
     write_csv(records, folder / "records.csv")
     width = shutil.get_terminal_size((120, 24)).columns
     asked = {claim.id for module in chosen.values() for claim in module.CLAIMS}
