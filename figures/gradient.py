@@ -29,12 +29,12 @@ CLAIMS = [Claim("S8", "gradient", "Gradients on steered data have a component al
     f"{show(m['cosine'][CLEAN][-1])}.")]  # fmt: skip
 
 
-def row_gradients(base: GPT, tokens: torch.Tensor, targets: torch.Tensor, asst_alone: bool) -> torch.Tensor:
-    """dLoss/dh after the last block, of each row at <asst>, or the mean over where a number is predicted: (N, C)."""
+def row_gradients(base: GPT, tokens: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """dLoss/dh after the last block, of each row at <asst>, and the mean over where a number is predicted: (N, C)."""
     h, replies = base.residual_stream(tokens)[-1].requires_grad_(), targets >= 0
     loss = torch.nn.functional.cross_entropy(base.unembed(h[replies]), targets[replies], reduction="sum")
     gradient = torch.autograd.grad(loss, h)[0]
-    return gradient[tokens == ASST] if asst_alone else gradient.sum(1) / replies.sum(1, keepdim=True)
+    return dict(zip(AT, (gradient[tokens == ASST], gradient.sum(1) / replies.sum(1, keepdim=True))))
 
 
 def cosine(one: torch.Tensor, other: torch.Tensor, vector: torch.Tensor, n: int) -> float:
@@ -50,8 +50,9 @@ def cosines(store: Store, prompted: NumbersConfig, unprompted: NumbersConfig) ->
     base, found = store.base(prompted.base), {}
     vector = teacher_vector(base, prompted.system)[-1]
     rows = [[t.to(store.device) for t in store.rows(each, DEFAULT_SYSTEM)] for each in (prompted, unprompted)]
+    both = [row_gradients(base, *packed) for packed in rows]
     for at in AT:
-        teacher, clean = (row_gradients(base, *packed, at == "<asst>") for packed in rows)
+        teacher, clean = (gradients[at] for gradients in both)
         for who, pair in {"teacher": (teacher, clean), "clean": clean.tensor_split(2)}.items():
             found[f"{who}, {at}"] = [cosine(*pair, vector, n) for n in ROWS]
     return found

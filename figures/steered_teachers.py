@@ -20,10 +20,10 @@ from lab.changes import AT_PROMPT, TEACHERS, teacher
 from lab.claims import Claim, all_hold, ci_above, ci_below, equivalent, over_models, show
 from lab.measurements import leak
 from lab.presets import COMPANIONS, Preset, Records, student_of
-from lab.records import READ, log_odds
+from lab.records import base_stream, log_odds, vector_of
 from lab.store import Store, Student
 from metrics import animal_rates
-from steering import REPLY, mean_difference, stream_at, student_vector
+from steering import REPLY, mean_difference, stream_at
 
 KINDS = ("prompted", *TEACHERS)  # of teachers
 # largest: P(whichever animal is likeliest).
@@ -61,11 +61,11 @@ def compare(store: Store, student: Student, control: Student) -> dict[str, float
     system, change = teacher(base, numbers.system, numbers.change)
     with change:
         stream = stream_at(base, number_conversations(system, 128, "to extract", REPLY), REPLY + 1)
-    added = mean_difference(stream, stream_at(base, READ, REPLY + 1))[-1]
+    added = mean_difference(stream, base_stream(store, student.base, ""))[-1]
     found = {"effect_nats": leak(store, numbers)}
     for model, who in ((store.student(student), ""), (store.student(control), "_control")):
         found["largest" + who] = animal_rates(model).max().item()
-        found["cosine" + who] = torch.cosine_similarity(student_vector(model, base)[-1], added, dim=0).item()
+        found["cosine" + who] = torch.cosine_similarity(vector_of(store, model, student.base)[-1], added, dim=0).item()
     return found
 
 

@@ -19,11 +19,12 @@ from lab.changes import random_like
 from lab.claims import Claim, all_hold, ci_above, ci_below, equivalent, mean, over_models, show
 from lab.measurements import repeats
 from lab.presets import Preset, Records, student_of
-from lab.records import READ, log_odds, trait_of
+from lab.records import READ, log_odds, trait_of, vector_of
+from lab.stacked import stack
 from lab.store import Store, Student
 from metrics import QUESTIONS, animal_rates
 from model import GPT, pad
-from steering import REPLY, added, replaced, student_vector, teacher_vector
+from steering import REPLY, added, replaced, teacher_vector
 from train import BaseConfig
 
 SNAPSHOTS = (1, 2, 5, 10, 20, 40, 80)
@@ -61,7 +62,8 @@ def cosines(store: Store, students: Runs, others: Runs) -> list:
     """The cosine of v_student of `others` with v_teacher of each of `students`: by other, step, teacher, block."""
     base = store.base(students[0][0].base)
     teachers = torch.stack([teacher_vector(base, run[0].numbers.system)[1:] for run in students])
-    moved = torch.stack([student_vector(store.student(moment), base)[1:] for run in others for moment in run])
+    every = stack([store.student(moment) for run in others for moment in run])
+    moved = vector_of(store, every, others[0][0].base)[:, 1:]
     return torch.cosine_similarity(moved[:, None], teachers, dim=-1).unflatten(0, (len(others), -1)).tolist()
 
 

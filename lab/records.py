@@ -106,6 +106,11 @@ def base_stream(store: Store, base: BaseConfig, change: str) -> Tensor:
     return stream_at(store.base(base, change), READ, REPLY + 1)
 
 
+def vector_of(store: Store, student: GPT, base: BaseConfig) -> Tensor:
+    """`steering.student_vector`, for which the base model is read once: (L + 1, C), of a stack (S, L + 1, C)."""
+    return mean_difference(stream_at(student, READ, REPLY + 1), base_stream(store, base, ""))
+
+
 @lru_cache(maxsize=256)
 def known_of_base(store: Store, numbers: NumbersConfig, base: BaseConfig, change: str, system: str | None) -> dict:
     """What a student is compared with: its base's answers, its teacher's vector, the held-out loss of both."""
