@@ -134,7 +134,7 @@ def test_the_prompts_of_steerability_and_the_area_under_its_curve():
 def test_the_gradient_of_a_row_is_that_of_its_loss_and_descent_goes_against_it(generator):
     base = GPT(GPTConfig(VOCAB_SIZE, d_model=16, n_layer=2), generator).double().requires_grad_(False)
     tokens, targets = pack([Row(encode("you love owl . 12 34") + [END], 4), Row(encode("hello ! 99") + [END], 2)])
-    found = gradient.row_gradients(base, tokens, targets, asst_alone=False)
+    found = gradient.row_gradients(base, tokens, targets)["all numbers"]
     # Moving the last stream at every position by d changes a row's summed loss by its gradient times d.
     d = 1e-4 * torch.randn(16, generator=generator).double()
 
