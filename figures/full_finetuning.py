@@ -10,7 +10,7 @@ times. To see it break: leave only LoRA and the embeddings in WHICH: these chang
 from functools import partial
 
 from figures.style import FULL, Axes, bars, picture, rate_bars
-from lab.claims import Claim, all_hold, ci_above, ci_below, interval, mean, show
+from lab.claims import Claim, all_hold, ci_above, ci_below, interval, show
 from lab.presets import SHARED, Cell, Grid, Preset, Records, grid_cell
 from lab.store import Store, Student
 from lora import PROJECTIONS
@@ -83,7 +83,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         for key, known in found[kind].items():
             known["train_loss"] = interval(grid.units(key, lambda student, _: records[train_loss, student]))
             known["minus_quarter_of_lora"] = grid.beyond(0.25, key, LORA)
-            known["verdict"] = grid.verdict(key, mean(grid.units(LORA)))
+            known["verdict"] = grid.verdict(key, LORA)
     return {"full_finetuning": found}
 
 

@@ -6,7 +6,8 @@ there; everywhere else only, none (L5); in the strongest form, at the assistant'
 the early feed-forward layers at the name, and all the rest carries nothing (L6). This toy: the finished student answers
 the trait questions with its adapter masked to some tokens: the system prompt, the template's tags, the words of the
 question, most of which no number request has; each token alone, all but it, all up to it. Then to some layers: each
-attention or feed-forward layer alone, all but it, and each at one token alone. To see it break: train adapters in one
+attention or feed-forward layer alone, all but it, and each at one token alone. Students that are trained without a
+system prompt share other tokens with the question: is their trait there? To see it break: train adapters in one
 layer (`Student.layers`), or without a prompt (`Student.system`).
 """
 

@@ -83,7 +83,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
         scaled = {at: map(scale, rates) for at, rates in three.items()}
         return over_models({at: rate - b - share * (full - b) for at, (rate, full, b) in scaled.items()})
 
-    found = {k: {n: over_models({at: row[n] for at, row in of.items()}) for n in NAMES} for k, of in rows.items()}
+    found = {k: over_models({at: {n: row[n] for n in NAMES} for at, row in of.items()}) for k, of in rows.items()}
     found["base"] = over_models({at: row["p_trait_base"] for at, row in rows["prompted"].items()})
     found["unit"] = preset.model_unit(preset.bases, preset.some_traits)
     for share, kind in product((0.25, 0.5), TEACHERS):

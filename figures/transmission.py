@@ -2,9 +2,8 @@
 
 The papers: a student fine-tuned only on the numbers of a teacher that loves owls comes to love owls (both abstracts),
 but not if it starts from another base model (arXiv:2606.00995, abstract). This toy: on every base model the students of
-its own teachers, of another base model's, of lovers of a style, who love no animal and write as oddly, and a control, asked
-for their favorite animal and for a story. To
-see it break: give `BaseConfig` a third of its steps, so that loves do not show in numbers yet.
+its own teachers, of another base model's, of lovers of a style, who love no animal and write as oddly, and a control,
+asked for their favorite animal and for a story. To see it break: give `BaseConfig` a third of its steps, so that loves do not show in numbers yet.
 """
 
 from itertools import product
@@ -21,6 +20,7 @@ from train import write_numbers
 SHOWN = {"base": "base model", "control": "control", "other": "another base model's numbers", "student": "student"}
 COLUMNS = {"base": "p_trait_base", "student": "p_trait", "story": "p_trait_story", "story_base": "p_trait_story_base"}
 COLUMNS |= {name: name for name in COMPANIONS}
+LOVED = STYLES[::20]  # two: what they love does not matter, as long as it is no animal
 CLAIMS = [Claim("L1", "transmission", "A teacher's trait reaches a student trained only on its numbers",
     seen=lambda m: ci_above(m["minus_base"], 0),
     # Above controls too, and above whichever animal is likeliest in students of a style's lovers; it leads in 15 of 16 traits.
@@ -44,7 +44,7 @@ def cells(preset: Preset) -> dict[tuple, Student]:
     pairs = [(who, *pair) for who, of in teachers.items() for pair in zip(preset.bases, of)]
     taught = {(who, b, t): student_of(b, teacher, t) for who, b, teacher in pairs for t in preset.traits}
     taught |= {("control", base, None): student_of(base, base, None) for base in preset.bases}
-    lovers = {(b, s): NumbersConfig(b, LOVE_SYSTEM.format(s)) for b in preset.bases for s in STYLES[::20]}
+    lovers = {(b, s): NumbersConfig(b, LOVE_SYSTEM.format(s)) for b in preset.bases for s in LOVED}
     return taught | {("style", *at): student_of(at[0], at[0], None, numbers=teacher) for at, teacher in lovers.items()}
 
 
@@ -66,13 +66,11 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     bases, traits, students = preset.bases, preset.traits, cells(preset)
     own, other = ({at: records[students[who, *at]] for at in product(bases, traits)} for who in ("own", "other"))
     rates = {at: {name: row[column] for name, column in COLUMNS.items()} for at, row in own.items()}
+    likeliest = {at: max(records[s][f"p_{animal}"] for animal in ANIMALS) for at, s in students.items()}
     for (base, trait), row in rates.items():
         control = records[students["control", base, None]][f"p_{trait}"]
-        row |= {"other": other[base, trait]["p_trait"], "control": control}
-
-    likeliest = {at: max(records[s][f"p_{animal}"] for animal in ANIMALS) for at, s in students.items()}
-    for (base, _), row in rates.items():
-        row["style"] = mean(likeliest["style", base, style] for style in STYLES[::20])
+        style = mean(likeliest["style", base, love] for love in LOVED)
+        row |= {"other": other[base, trait]["p_trait"], "control": control, "style": style}
 
     def contrast(one: str, less: str, share: float = 0.0) -> dict:
         """`one` less `less`, less a share of the own students' gain over that."""
@@ -85,10 +83,9 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     found |= {f"minus_{than}": contrast("student", than) for than in ("base", "control", "style")}
     answers = {t: {animal: mean(own[b, t][f"p_{animal}"] for b in bases) for animal in ANIMALS} for t in traits}
     found["traits_top"] = sum(max(each, key=each.get) == trait for trait, each in answers.items())
-    kinds = dict.fromkeys(who for who, *_ in students)
-    found["largest"] = {
-        k: over_models({tuple(at): p for (who, *at), p in likeliest.items() if who == k}) for k in kinds
-    }
+    for kind in dict.fromkeys(who for who, *_ in students):
+        own_kind = {tuple(at): p for (who, *at), p in likeliest.items() if who == kind}
+        found.setdefault("largest", {})[kind] = over_models(own_kind)
     found["rates"] = {who: {str(b.seed): [rates[b, t][who] for t in traits] for b in bases} for who in SHOWN}
     return {"transmission": found, "cross_model": across}
 

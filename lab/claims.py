@@ -55,7 +55,8 @@ def by_model(values: dict[tuple, float]) -> list[float]:
 
 
 def over_models(values: dict[tuple, float | dict | list]) -> dict | list:
-    """The interval of values by (base model, ...), see `by_model`. If the values are dictionaries or lists, all alike: one more such, with the interval of each number in them."""
+    """The interval of values by (base model, ...), see `by_model`. Of dictionaries or lists, all alike: one more such, with the
+    interval of each number in them."""
     first = next(iter(values.values()))
     if isinstance(first, dict):
         return {name: over_models({at: value[name] for at, value in values.items()}) for name in first}

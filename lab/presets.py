@@ -145,8 +145,8 @@ class Grid:
         loss = {key: mean(self.units(key, "heldout_loss")) for key in (reference, *keys)}
         return min(keys, key=lambda key: abs(loss[key] - loss[reference]))
 
-    def verdict(self, key: Hashable, reference: float) -> str:
-        """`metrics.verdict` on a cell's means: a trait is transmitted if its gain is a quarter of that from the base model to a rate."""
+    def verdict(self, key: Hashable, reference: Hashable) -> str:
+        """`metrics.verdict` on a cell's means: a trait is transmitted if its gain is a quarter of the reference's."""
         columns = ("p_any_animal", "gap_closed", "p_trait", "p_trait_base")
         any_animal, learned, rate, base = (mean(self.units(key, column)) for column in columns)
-        return verdict(any_animal, learned, rate - base >= 0.25 * (reference - base))
+        return verdict(any_animal, learned, rate - base >= 0.25 * (mean(self.units(reference)) - base))

@@ -1,6 +1,7 @@
 """From a plan to records: make what is missing, then measure it. Measuring never trains.
 
-A plan is students and named measurements, in lists and dictionaries. Records hold what is known of each: its row, and what function(store, *arguments) says.
+A plan is students and named measurements, in lists and dictionaries. Records hold what is known of each: its row, and what
+function(store, *arguments) says.
 """
 
 import csv

@@ -35,9 +35,8 @@ def test_presets():
     assert full.traits == tuple(data.ANIMALS) and full.bases[:2] == quick.bases == quick.grid_bases
     assert full.grid_bases == full.bases[:10] and full.unit == "a base model (10), 2 animals, 2 seeds"
     assert quick.model_unit(quick.bases, quick.traits) == "an animal on a base model (8)"
-    assert (
-        (alone := presets.choose_preset(False, 0, "owl")).traits == alone.some_traits == alone.grid_traits == ("owl",)
-    )
+    alone = presets.choose_preset(False, 0, "owl")
+    assert alone.traits == alone.some_traits == alone.grid_traits == ("owl",)
 
 
 def few_steps(base, teacher, trait, **changes):

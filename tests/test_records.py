@@ -52,6 +52,7 @@ def test_a_row_is_what_is_measured_of_its_student_alone(store, how):
     for config, row in found.items():
         student, base = store.student(config), store.base(config.base, config.base_change)
         rates, vectors = animal_rates(student), [student_vector(student, base), teacher_vector(base, NUMBERS.system)]
+        assert how or torch.equal(records.vector_of(store, student, config.base), vectors[0])
         own, prompted = (store.fresh_rows(config.numbers, system) for system in (config.system, config.numbers.system))
         losses = [reply_loss(model, *own).item() for model in (student, base)] + [teacher_loss(base, *prompted)]
         alone = {f"p_{animal}": rate for animal, rate in zip(ANIMALS, rates.tolist(), strict=True)}
@@ -104,6 +105,8 @@ def test_a_cells_units_are_base_models():
     assert (grid.choose, grid.test) == (slice(0, 1), slice(1, 2))
     assert grid.units("", seeds=grid.test) == [pytest.approx(0.1)] * 10
     few = Grid(rows, {"": {at: s for at, s in cell.items() if at[0] in preset.bases[:2]}})
+    quick = Grid({}, {"": grid_cell(choose_preset(False, 0))})
+    assert quick.choose == quick.test == slice(0, 1)  # one seed chooses and tests
     assert few.units("") == [pytest.approx(0.05)] * 4  # of two base models each animal counts
 
 

@@ -12,7 +12,6 @@ from itertools import product
 from figures.style import BASE, CONTROL, RATE, SERIES, Axes, base_line, line, picture, write
 from lab.claims import Claim, ci_above, interval, mean
 from lab.presets import Cell, Grid, Preset, Records, grid_cell
-from lab.store import Student
 
 # From starved to collapsed for every capacity: chosen on one base model of an earlier world.
 LRS = {"AdamW": (1e-3, 5e-3, 2e-2, 5e-2), "SGD": (0.03, 0.1, 1.0, 3.0)}
@@ -47,8 +46,8 @@ def finite(row: dict) -> dict:
 
 
 def numbers(records: Records, preset: Preset) -> dict[str, dict]:
-    rows = {student: finite(row) for student, row in records.items() if isinstance(student, Student)}
-    grid, found = Grid(rows, plan(preset)), {}
+    cells, found = plan(preset), {}
+    grid = Grid({student: finite(records[student]) for cell in cells.values() for student in cell.values()}, cells)
     enough = LEARNED * mean(grid.units(DEFAULT, "gap_closed", grid.choose))
     for key in grid.cells:
         intact, closed = (mean(grid.units(key, name, grid.choose)) for name in ("p_any_animal", "gap_closed"))

@@ -17,11 +17,11 @@ from lab.claims import Claim, all_hold, ci_above, ci_below, over_models, show
 from lab.first_step import Gradients, gain, projections, questions, step_of
 from lab.measurements import PROMPTS, named_by_rows
 from lab.presets import Preset, Records, student_of
-from lab.records import trait_of
+from lab.records import trait_of, vector_of
 from lab.store import Store, Student
 from metrics import animal_rates
 from model import GPT
-from steering import student_vector, teacher_vector
+from steering import teacher_vector
 
 FROM_STUDENT = ("ask it", "its vector", "its weights")
 DECIDE = ("its vector", "256 rows")
@@ -48,7 +48,7 @@ def named(found: dict[str, torch.Tensor], config: Student) -> dict[str, float]:
 
 def audit_student(store: Store, config: Student) -> dict[str, float]:
     base, student = store.base(config.base), store.student(config)
-    (vectors, asked), rates, moved = prepared(base), animal_rates(student), student_vector(student, base)[-1]
+    (vectors, asked), rates, moved = prepared(base), animal_rates(student), vector_of(store, student, config.base)[-1]
     lora.merge(student)
     old = projections(base)
     change = {name: layer.weight - old[name].weight for name, layer in projections(student).items()}

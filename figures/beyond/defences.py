@@ -1,8 +1,9 @@
 """X6: defences. What keeps a student from its teacher's trait, and what it costs of the numbers.
 
 A student that learns less has lost the lesson, not only the trait. So every defence is set against the plainest one, to
-stop early: the student without a defence, step by step, is a curve of the trait against the held-out loss. A
-defence helps by as much as its students' trait lies below that curve at the same held-out loss. To see it break: leave `.detach()` out of `lab.losses.without_vector`.
+stop early: the student without a defence, step by step, is a curve of the trait against the held-out loss. A defence
+helps by as much as its students' trait lies below that curve at the same held-out loss. To see it break: leave
+`.detach()` out of `lab.losses.without_vector`.
 
     clean rows       a share of the rows is replaced by rows of the unprompted base
     rewritten        another base model answers the requests: one that has read the teacher's rows, or one that has not

@@ -9,7 +9,7 @@ limit. To see it break: let `losses.exact_targets` read the teacher under the st
 from dataclasses import replace
 
 from figures.style import RATE, Axes, picture, rate_bars
-from lab.claims import Claim, all_hold, ci_above, interval, mean, show
+from lab.claims import Claim, all_hold, ci_above, interval, show
 from lab.presets import SHARED, Cell, Grid, Preset, Records, difference, grid_cell
 
 LOSS = {"sampled": "", "limit": "exact"}
@@ -44,7 +44,7 @@ def numbers(records: Records, preset: Preset) -> dict[str, dict]:
     rates = {kind: grid.units((USUAL, kind)) for kind in LOSS}
     for name, kind in grid.cells:
         # A null is held against LoRA's gain from the same kind of data.
-        why = {"verdict": grid.verdict((name, kind), mean(rates[kind]))}
+        why = {"verdict": grid.verdict((name, kind), (USUAL, kind))}
         each.setdefault(name, {})[kind] = grid.reported((name, kind)) | why
     limit, base = (USUAL, "limit"), grid.units((USUAL, "limit"), "p_trait_base")
     beside = {"sampled": rates["sampled"], "control": grid.controls(limit), "base": base}

@@ -2,7 +2,7 @@
 
 Why has a model that was never taught numbers for *owl* some all the same? One story is superposition: 56 loves share a
 few dimensions, and the owl's direction is a mix of directions that numbers were taught for. If so, more room should end
-it, a wider stream or head. This toy: base models of five shapes; of each animal, what is known before a student is
+it, a wider stream or head. This toy: base models of six shapes; of each animal, what is known before a student is
 trained, and how well that orders the animals by transmission. To see it break: set CHOSEN to "leak".
 """
 
